@@ -1,0 +1,104 @@
+"""Cuts what a source counted into windows: at every flush, attach and detach."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from services.capture.fold import Folder
+from services.capture.interfaces import Link, LinkChange
+from services.capture.sources import Source
+from services.flows.address import Address
+from services.flows.delta import Attachment, InterfaceCounters, Window
+from services.runtime.clock import Clock
+from services.runtime.log import get_logger
+
+_log = get_logger(__name__)
+
+Counters = Mapping[int, InterfaceCounters]
+_ADDRESSES: int = 16
+"""Addresses reported per attachment: a pod has a few, a spoofing one as many as it likes."""
+
+
+@dataclass(slots=True)
+class Agent:
+    """Owns the attachments of one node; `emit` takes every window that was cut."""
+
+    source: Source
+    folder: Folder
+    clock: Clock
+    emit: Callable[[Window], None]
+    attachments: dict[int, Attachment] = field(default_factory=dict)
+    """By interface index."""
+    _start_us: int = 0
+    _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self._start_us = self.clock.monotonic_us()
+
+    async def follow(self, change: LinkChange, counters: Counters) -> None:
+        """Detach links that went and attach those that came.
+
+        The window is cut in between, so that every window either covers an interface whole or
+        not at all.
+        """
+        gone = [self.attachments.pop(link.index) for link in change.removed if link.index in self.attachments]
+        for attachment in gone:
+            await self.source.detach(attachment.id)
+        now = self.clock.monotonic_us()
+        closed = tuple(replace(entry, detached_us=now) for entry in gone)
+        await self.cut({}, closed)
+        for link in change.added:
+            await self._attach(link, counters.get(link.index))
+
+    async def cut(self, counters: Counters, closed: tuple[Attachment, ...] = ()) -> None:
+        """End the window now and emit it; `closed` are attachments that ended with it."""
+        drained = await self.source.drain()
+        for index, entry in self.attachments.items():
+            self.attachments[index] = replace(
+                entry,
+                counters=counters.get(index, entry.counters),
+                addresses=_more(entry.addresses, drained.senders.get(entry.id, frozenset())),
+            )
+        end = self.clock.monotonic_us()
+        late = tuple(
+            replace(entry, addresses=_more(entry.addresses, drained.senders.get(entry.id, frozenset())))
+            for entry in closed
+        )
+        self.emit(
+            Window(
+                start_us=self._start_us,
+                end_us=end,
+                attachments=(*late, *self.attachments.values()),
+                flows=self.folder.fold(drained.rows),
+                loss=drained.loss,
+            )
+        )
+        self._start_us = end
+
+    async def _attach(self, link: Link, counters: InterfaceCounters | None) -> None:
+        number = next(self._ids)
+        try:
+            await self.source.attach(link, number)
+        except OSError as error:
+            # A pod that ended at once takes its link along before we get there.
+            _log.info("link-gone-before-attach", interface=link.name, error=str(error))
+            return
+        self.attachments[link.index] = Attachment(
+            id=number,
+            interface=link.name,
+            index=link.index,
+            source=self.source.name,
+            attached_us=self.clock.monotonic_us(),
+            addresses=link.addresses[:_ADDRESSES],
+            counters=counters,
+            first_counters=counters,
+        )
+        _log.info("attached", interface=link.name, index=link.index, attachment=number)
+
+
+def _more(known: tuple[Address, ...], seen: frozenset[Address]) -> tuple[Address, ...]:
+    if seen.issubset(known):
+        return known
+    return tuple(dict.fromkeys((*known, *sorted(seen, key=str))))[:_ADDRESSES]

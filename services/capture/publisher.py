@@ -1,0 +1,177 @@
+"""Brings windows into the totals through Redis, whatever happens to Redis or the aggregator."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from services.flows import keys, wire
+from services.flows.delivery import Frozen, Outbox
+from services.flows.delta import Batch, Window
+from services.runtime.clock import Clock
+from services.runtime.log import get_logger
+
+_log = get_logger(__name__)
+
+_SAMPLES: Final = 30
+"""Clock samples kept: half a minute at one a second, in which two good clocks drift 3 ms apart."""
+StreamId = tuple[int, int]
+_NOTHING_READ: Final = (0, 0)
+_DRIFT: Final = 1e-4
+"""Bound on how fast two clocks drift apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSample:
+    """One reading of Redis's clock against ours; all in microseconds."""
+
+    at_us: int
+    offset_us: int
+    error_us: int
+
+    def error_at(self, now_us: int) -> int:
+        """How wrong the offset can be by now."""
+        return self.error_us + int(abs(now_us - self.at_us) * _DRIFT) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who publishes: the node, and a boot id that is new at every start of the agent.
+
+    With `own_time` windows carry times that are Redis's already (a file's time), and no offset.
+    """
+
+    node: str
+    boot: str
+    own_time: bool = False
+
+
+class Publisher:
+    """Sends batches in order and again until they are confirmed; owns the outbox."""
+
+    def __init__(self, redis: Redis, names: keys.Keys, origin: Origin, batch_rows: int, clock: Clock) -> None:
+        self._redis = redis
+        self._names = names
+        self._origin = origin
+        self._clock = clock
+        self._outbox = Outbox(self._encode, batch_rows)
+        self._samples: deque[ClockSample] = deque(maxlen=_SAMPLES)
+        self._sent: dict[int, StreamId] = {}
+        self._read_to = _NOTHING_READ
+        self._gauges: Mapping[str, float] = {}
+        self._reached_us = clock.monotonic_us()
+        self._failing = False
+
+    @property
+    def unconfirmed(self) -> int:
+        """Windows and batches that are not in the totals yet."""
+        return len(self._outbox.frozen) + len(self._outbox.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Windows that were never sent."""
+        return len(self._outbox.waiting)
+
+    @property
+    def unreachable_s(self) -> float:
+        """For how long Redis has not answered."""
+        return (self._clock.monotonic_us() - self._reached_us) / 1e6 if self._failing else 0.0
+
+    def add(self, window: Window) -> None:
+        """Take a window; it is sent by the next `flush`."""
+        self._outbox.add(window)
+
+    async def flush(self, gauges: Mapping[str, float]) -> bool:
+        """One round of confirming and sending; False where Redis could not be reached.
+
+        `gauges` are the agent's metrics for batches that are frozen in this round.
+        """
+        self._gauges = gauges
+        try:
+            await self._confirm()
+            for batch in self._due():
+                await self._send(batch)
+            while (frozen := self._outbox.freeze()) is not None:
+                await self._send(frozen)
+        except (RedisError, OSError) as error:
+            if not self._failing:
+                _log.warning("store-unreachable", error=str(error), unconfirmed=self.unconfirmed)
+            self._failing = True
+            return False
+        if self._failing:
+            _log.info("store-reached-again", after_s=round(self.unreachable_s, 1), unconfirmed=self.unconfirmed)
+        self._failing = False
+        self._reached_us = self._clock.monotonic_us()
+        return True
+
+    async def _confirm(self) -> None:
+        before = self._clock.monotonic_us()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hmget(self._names.applied, [self._origin.boot, keys.APPLIED_CURSOR])
+            (seconds, micros), (applied, cursor) = await pipe.execute()
+        after = self._clock.monotonic_us()
+        middle = (before + after) // 2
+        redis_us = int(seconds) * 1_000_000 + int(micros)
+        self._samples.append(ClockSample(middle, redis_us - middle, (after - before) // 2))
+        if applied is not None:
+            self._outbox.confirm(int(applied))
+            self._sent = {seq: entry for seq, entry in self._sent.items() if seq > int(applied)}
+        read_to = _stream_id(cursor) if isinstance(cursor, bytes) else _NOTHING_READ
+        if read_to < self._read_to:
+            # The store was lost. Ids are clock times, so after a clock step a lost entry could
+            # look as if it were still to be read.
+            self._sent.clear()
+        self._read_to = read_to
+
+    def _due(self) -> list[Frozen]:
+        """Frozen batches to send again, in order.
+
+        Those are all from the first whose entry never arrived for sure, or was read and not
+        applied: what follows it would be refused until it is there.
+        """
+        frozen = list(self._outbox.frozen)
+        for at, batch in enumerate(frozen):
+            entry = self._sent.get(batch.seq)
+            if entry is None or entry <= self._read_to:
+                return frozen[at:]
+        return []
+
+    async def _send(self, batch: Frozen) -> None:
+        # Until the reply is here it is not known whether the entry arrived.
+        self._sent.pop(batch.seq, None)
+        fields: dict[Any, Any] = {
+            keys.FIELD_BOOT: self._origin.boot,
+            keys.FIELD_SEQ: batch.seq,
+            keys.FIELD_CONFIRMED: self._outbox.confirmed,
+            keys.FIELD_BATCH: batch.payload,
+        }
+        entry = await self._redis.xadd(self._names.flows, fields)
+        assert isinstance(entry, bytes)
+        self._sent[batch.seq] = _stream_id(entry)
+
+    def _encode(self, seq: int, windows: tuple[Window, ...]) -> bytes:
+        now = self._clock.monotonic_us()
+        best = min(self._samples, key=lambda sample: sample.error_at(now))
+        own = self._origin.own_time
+        return wire.encode(
+            Batch(
+                node=self._origin.node,
+                boot=self._origin.boot,
+                seq=seq,
+                offset_us=0 if own else best.offset_us,
+                error_us=0 if own else best.error_at(now),
+                windows=windows,
+                gauges=self._gauges,
+            )
+        )
+
+
+def _stream_id(entry: bytes) -> StreamId:
+    milliseconds, _, number = entry.partition(b"-")
+    return int(milliseconds), int(number or 0)

@@ -1,0 +1,49 @@
+"""What every source hands over: one row per attachment, direction and pair of endpoints."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+RawRows = npt.NDArray[np.void]
+"""A one-dimensional structured array of `RAW_FLOW`."""
+
+
+class Direction(IntEnum):
+    """Which way a packet went, seen from the pod."""
+
+    TX = 0
+    """From the pod."""
+    RX = 1
+    """To the pod."""
+
+
+_KEY: Final[list[tuple[str, str]]] = [
+    ("attachment", "<u4"),
+    ("kind", "u1"),
+    ("protocol", "u1"),
+    ("direction", "u1"),
+    ("reserved", "u1"),
+    ("local_port", "<u2"),
+    ("peer_port", "<u2"),
+    ("reserved2", "<u4"),
+    ("local_hi", "<u8"),
+    ("local_lo", "<u8"),
+    ("peer_hi", "<u8"),
+    ("peer_lo", "<u8"),
+]
+VALUES: Final = ("bytes", "packets", "segments", "wire_bytes", "syns")
+RAW_KEY: Final = np.dtype(_KEY)
+RAW_FLOW: Final = np.dtype([*_KEY, *((name, "<u8") for name in VALUES)])
+"""`kind` is a `flows.delta.Kind`; for NOT_IP and MALFORMED the addresses are 0 and `peer_port`
+holds the EtherType or the reason's number. A source that does not know the pod's side (a pcap
+file) gives every packet as TX, `local` being its sender."""
+assert RAW_KEY.itemsize == 48
+
+
+def no_raw_rows() -> RawRows:
+    """An empty table of raw flows."""
+    return np.zeros(0, RAW_FLOW)

@@ -1,0 +1,1 @@
+"""What flows mean: pure values and rules, without any input or output."""

@@ -1,0 +1,182 @@
+"""What one agent saw of its flows in one window, as rows of NumPy tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from services.flows.address import Address
+
+Rows = npt.NDArray[np.void]
+"""A one-dimensional structured array of `FLOW`."""
+
+
+class Kind(IntEnum):
+    """What a row counts; the meaning of `port` follows from it."""
+
+    IP = 0
+    """Whole IP header: `port` is the service's port, 0 where the protocol has none or it is unseen."""
+    NOT_IP = 1
+    """No IP inside: `port` is the EtherType (below 1536: an 802.3 length, stored as 0)."""
+    MALFORMED = 2
+    """Cut or contradictory before the IP header ended: `port` is the number of a `Malformed`."""
+    FOLDED = 3
+    """Flows that a full table could not keep apart; neither addresses nor port."""
+
+
+class Side(IntEnum):
+    """Which end of a flow offers the service, so which end `port` belongs to."""
+
+    NONE = 0
+    LOCAL = 1
+    PEER = 2
+
+
+class Malformed(IntEnum):
+    """Why a frame's IP header could not be read."""
+
+    TRUNCATED_LINK = 1
+    TRUNCATED_VLAN = 2
+    TRUNCATED_IPV4 = 3
+    TRUNCATED_IPV6 = 4
+    IPV4_VERSION = 5
+    IPV4_HEADER_LENGTH = 6
+    IPV6_VERSION = 7
+    VLAN_DEPTH = 8
+
+    @property
+    def label(self) -> str:
+        """The reason as metrics and JSON write it, for example `truncated-ipv4`."""
+        return self.name.lower().replace("_", "-")
+
+
+KEY_FIELDS: Final[list[tuple[str, str]]] = [
+    ("attachment", "<u4"),
+    ("kind", "u1"),
+    ("protocol", "u1"),
+    ("server", "u1"),
+    ("reserved", "u1"),
+    ("port", "<u2"),
+    ("reserved2", "<u2"),
+    ("reserved3", "<u4"),
+    ("local_hi", "<u8"),
+    ("local_lo", "<u8"),
+    ("peer_hi", "<u8"),
+    ("peer_lo", "<u8"),
+]
+"""48 bytes without padding, so that six words of 64 bits compare equal exactly where the keys do."""
+
+COUNTERS: Final = (
+    "tx_bytes",
+    "rx_bytes",
+    "tx_packets",
+    "rx_packets",
+    "tx_segments",
+    "rx_segments",
+    "tx_wire_bytes",
+    "rx_wire_bytes",
+    "tx_syns",
+    "rx_syns",
+)
+"""What is counted per flow, from the pod's view: tx leaves the pod, rx reaches it.
+
+`bytes` and `packets` are the kernel's own (skb lengths with link header, number of skbs);
+`segments` are packets after segmentation; `wire_bytes` adds the headers which segmentation
+repeats; `syns` are TCP segments with SYN and without ACK.
+"""
+
+FLOW_KEY: Final = np.dtype(KEY_FIELDS)
+FLOW: Final = np.dtype([*KEY_FIELDS, *((name, "<u8") for name in COUNTERS)])
+assert FLOW_KEY.itemsize == 48
+
+
+def no_rows() -> Rows:
+    """An empty table of flows."""
+    return np.zeros(0, FLOW)
+
+
+class Coverage(StrEnum):
+    """How much of a pod's traffic its observation point can see."""
+
+    FULL = "full"
+    EGRESS_ONLY = "egress-only"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceCounters:
+    """The kernel's counters of an observation point, from the pod's view (cumulative)."""
+
+    tx_bytes: int
+    tx_packets: int
+    rx_bytes: int
+    rx_packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One observation point (an interface) as it was during one window.
+
+    `id` is the agent's own and never used twice within a boot id. Times are the agent's
+    monotonic microseconds. `addresses` are those of the pod, as far as routes or frames from
+    its side showed them.
+    """
+
+    id: int
+    interface: str
+    index: int
+    source: str
+    attached_us: int
+    detached_us: int | None = None
+    addresses: tuple[Address, ...] = ()
+    counters: InterfaceCounters | None = None
+    first_counters: InterfaceCounters | None = None
+    coverage: Coverage = Coverage.FULL
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """All that one agent saw between two instants of its monotonic clock.
+
+    `flows` is a `FLOW` table; `loss` counts packets that were not counted by reason since the
+    previous window.
+    """
+
+    start_us: int
+    end_us: int
+    attachments: tuple[Attachment, ...]
+    flows: Rows
+    loss: Mapping[str, int] = field(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Window):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def _identity(self) -> tuple[Any, ...]:
+        rows = np.sort(self.flows, order=[name for name, _ in KEY_FIELDS])
+        return self.start_us, self.end_us, self.attachments, rows.tobytes(), dict(self.loss)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What an agent publishes under one number; immutable from its first send attempt on.
+
+    Add `offset_us` to an agent's monotonic time to get Redis time; the offset is known to
+    within `error_us`. `gauges` are the agent's own metrics at the time of freezing.
+    """
+
+    node: str
+    boot: str
+    seq: int
+    offset_us: int
+    error_us: int
+    windows: tuple[Window, ...]
+    gauges: Mapping[str, float] = field(default_factory=dict)

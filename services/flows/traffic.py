@@ -1,0 +1,382 @@
+"""What the aggregator tells the API, and the API everyone: rows, ticks and their codec.
+
+A row is one pod's totals under a number that stays the same for the session's epoch. A tick is
+one commit: increments of the rows that changed. Totals are the sum of all ticks, so who has read
+the totals at tick n and every tick since then has the totals of now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
+
+import msgpack
+
+from services.flows.scope import SCOPES, Scope
+
+VERSION: Final = 1
+
+ROW_COUNTERS: Final = (
+    "tx_bytes",
+    "rx_bytes",
+    "tx_packets",
+    "rx_packets",
+    "tx_segments",
+    "rx_segments",
+    "tx_wire_bytes",
+    "rx_wire_bytes",
+    "tx_syns",
+    "rx_syns",
+    "tx_other_bytes",
+    "rx_other_bytes",
+    "tx_ingress_bytes",
+    "rx_ingress_bytes",
+)
+"""Counters of a pod and scope, from the pod's view.
+
+`other_bytes` are the part of `bytes` that is neither TCP nor UDP; `ingress_bytes` the TCP and
+UDP part that came through an ingress controller or load balancer (`via: ingress`).
+"""
+
+Counts = list[int]
+"""One number per entry of `ROW_COUNTERS`."""
+ByScope = dict[Scope, Counts]
+
+
+class TrafficError(ValueError):
+    """Bytes that are no tick, row or history of this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a row is; empty strings where nobody knows. Times are Unix microseconds, 0 = not known."""
+
+    uid: str
+    namespace: str
+    pod: str
+    node: str = ""
+    zone: str = ""
+    region: str = ""
+    ip: str = ""
+    ips: tuple[str, ...] = ()
+    interface: str = ""
+    owner_kind: str = ""
+    owner_name: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    container_id: str = ""
+    started_us: int = 0
+    gone_us: int = 0
+    coverage: str = "full"
+    transmit_start_bytes: int = 0
+    received_start_bytes: int = 0
+
+    @property
+    def key(self) -> str:
+        """`namespace/pod`, as the API's maps are keyed."""
+        return f"{self.namespace}/{self.pod}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What a node's agent last said of itself; times in Redis microseconds."""
+
+    node: str
+    boot: str
+    source: str
+    window_start_us: int
+    window_end_us: int
+    attachments: int
+    loss: Mapping[str, int] = field(default_factory=dict)
+    gauges: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The life of one set of totals."""
+
+    epoch: int
+    n: int
+    started_us: int
+    cluster: ByScope = field(default_factory=dict)
+    """Every byte once: at the sender's interface, else at the receiver's."""
+    nodes: Mapping[str, NodeReport] = field(default_factory=dict)
+    pending_bytes: int = 0
+    overlap_bytes: int = 0
+    loss: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One pod's totals."""
+
+    number: int
+    identity: Identity
+    totals: ByScope
+    window_us: int = 0
+    """Length of the window in which the row last changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """A row's increments in one tick, seen over `window_us` microseconds."""
+
+    number: int
+    window_us: int
+    added: ByScope
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One commit: what changed between n - 1 and n. `at_us` is Redis time."""
+
+    epoch: int
+    n: int
+    at_us: int
+    changes: tuple[RowChange, ...]
+    identities: Mapping[int, Identity] = field(default_factory=dict)
+    """New rows and rows whose identity changed."""
+    removed: tuple[int, ...] = ()
+    """Rows that were merged into another one or forgotten."""
+    nodes: tuple[NodeReport, ...] = ()
+    """Reports of the agents whose batches this tick applied."""
+    cluster: ByScope = field(default_factory=dict)
+    pending_bytes: int = 0
+    """A gauge: bytes that wait for a verdict."""
+    overlap_bytes: int = 0
+    loss: Mapping[str, int] = field(default_factory=dict)
+    """Increments of batches and packets that were not counted, by reason."""
+
+    @property
+    def id(self) -> str:
+        """The cursor `<epoch>-<n>`, which is also the tick's id in the stream."""
+        return f"{self.epoch}-{self.n}"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One peer of one row; counters as `ROW_COUNTERS`."""
+
+    address: str
+    protocol: int
+    port: int
+    server: int
+    kind: int
+    scope: Scope
+    rule: str
+    counts: Counts
+    first_us: int
+    last_us: int
+    name: str = ""
+    namespace: str = ""
+    what: str = ""
+    """`pod`, `service`, `node`, `cidr` or empty."""
+    via: str = ""
+
+
+def parse_tick_id(text: str) -> tuple[int, int]:
+    """(epoch, n) of a cursor; raises TrafficError where it is none."""
+    epoch, dash, number = text.partition("-")
+    if not (dash and epoch.isascii() and epoch.isdigit() and number.isascii() and number.isdigit()):
+        raise TrafficError(f"{text!r} is no tick id of the form <epoch>-<n>")
+    return int(epoch), int(number)
+
+
+def encode_tick(tick: Tick) -> bytes:
+    """The bytes of a tick: changes by column, one entry per row and scope."""
+    flat = [(row, scope) for row in tick.changes for scope in row.added]
+    columns = {name: [row.added[scope][at] for row, scope in flat] for at, name in enumerate(ROW_COUNTERS)}
+    return _pack(
+        {
+            "v": VERSION,
+            "epoch": tick.epoch,
+            "n": tick.n,
+            "at": tick.at_us,
+            "rows": [row.number for row, _ in flat],
+            "scopes": [SCOPES.index(scope) for _, scope in flat],
+            "windows": [row.window_us for row, _ in flat],
+            "columns": {name: values for name, values in columns.items() if any(values)},
+            "identities": {str(number): asdict(entry) for number, entry in tick.identities.items()},
+            "removed": list(tick.removed),
+            "nodes": [asdict(node) for node in tick.nodes],
+            "cluster": _scopes_out(tick.cluster),
+            "pending": tick.pending_bytes,
+            "overlap": tick.overlap_bytes,
+            "loss": dict(tick.loss),
+        }
+    )
+
+
+def decode_tick(data: bytes) -> Tick:
+    """The tick behind `data`; raises TrafficError."""
+    try:
+        raw = _unpack(data)
+        added: dict[int, tuple[int, ByScope]] = {}
+        columns = [raw["columns"].get(name) for name in ROW_COUNTERS]
+        for at, (number, scope, window) in enumerate(zip(raw["rows"], raw["scopes"], raw["windows"], strict=True)):
+            counts = [0 if column is None else column[at] for column in columns]
+            added.setdefault(number, (window, {}))[1][SCOPES[scope]] = counts
+        return Tick(
+            epoch=raw["epoch"],
+            n=raw["n"],
+            at_us=raw["at"],
+            changes=tuple(RowChange(number, window, scopes) for number, (window, scopes) in added.items()),
+            identities={int(k): _identity_in(v) for k, v in raw["identities"].items()},
+            removed=tuple(raw["removed"]),
+            nodes=tuple(NodeReport(**node) for node in raw["nodes"]),
+            cluster=_scopes_in(raw["cluster"]),
+            pending_bytes=raw["pending"],
+            overlap_bytes=raw["overlap"],
+            loss=raw["loss"],
+        )
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise TrafficError(f"not a tick of version {VERSION}: {error!r}") from error
+
+
+def encode_row(row: Row) -> bytes:
+    """The bytes of a row in the totals."""
+    return _pack(
+        {
+            "v": VERSION,
+            "identity": asdict(row.identity),
+            "totals": _scopes_out(row.totals),
+            "window": row.window_us,
+        }
+    )
+
+
+def decode_row(number: int, data: bytes) -> Row:
+    """Row `number` behind `data`; raises TrafficError."""
+    try:
+        raw = _unpack(data)
+        return Row(number, _identity_in(raw["identity"]), _scopes_in(raw["totals"]), raw["window"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise TrafficError(f"not a row of version {VERSION}: {error!r}") from error
+
+
+def encode_session(session: Session) -> bytes:
+    """The bytes of the session in the totals."""
+    raw = {
+        "v": VERSION,
+        "epoch": session.epoch,
+        "n": session.n,
+        "started": session.started_us,
+        "cluster": _scopes_out(session.cluster),
+        "nodes": [asdict(node) for node in session.nodes.values()],
+        "pending": session.pending_bytes,
+        "overlap": session.overlap_bytes,
+        "loss": dict(session.loss),
+    }
+    return _pack(raw)
+
+
+def decode_session(data: bytes) -> Session:
+    """The session behind `data`; raises TrafficError."""
+    try:
+        raw = _unpack(data)
+        return Session(
+            epoch=raw["epoch"],
+            n=raw["n"],
+            started_us=raw["started"],
+            cluster=_scopes_in(raw["cluster"]),
+            nodes={node["node"]: NodeReport(**node) for node in raw["nodes"]},
+            pending_bytes=raw["pending"],
+            overlap_bytes=raw["overlap"],
+            loss=raw["loss"],
+        )
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise TrafficError(f"not a session of version {VERSION}: {error!r}") from error
+
+
+def peer_key(peer: Peer) -> bytes:
+    """The field under which a peer stands in its row's hash."""
+    return _pack(
+        [peer.address, peer.protocol, peer.port, peer.server, peer.kind, peer.scope.value, peer.rule, peer.via]
+    )
+
+
+def encode_peer(peer: Peer) -> bytes:
+    """The bytes of a peer."""
+    return _pack({"v": VERSION, **{entry.name: getattr(peer, entry.name) for entry in fields(peer)}})
+
+
+def decode_peer(data: bytes) -> Peer:
+    """The peer behind `data`; raises TrafficError."""
+    try:
+        raw = _unpack(data)
+        del raw["v"]
+        raw["scope"] = Scope(raw["scope"])
+        return Peer(**raw)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrafficError(f"not a peer of version {VERSION}: {error!r}") from error
+
+
+def encode_history(bucket: Mapping[int, Mapping[Scope, tuple[int, int]]]) -> bytes:
+    """One bucket of the history: row -> scope -> (tx_bytes, rx_bytes), by column."""
+    flat = [(row, scope, *pair) for row, scopes in bucket.items() for scope, pair in scopes.items()]
+    return _pack(
+        {
+            "v": VERSION,
+            "rows": [entry[0] for entry in flat],
+            "scopes": [SCOPES.index(entry[1]) for entry in flat],
+            "tx": [entry[2] for entry in flat],
+            "rx": [entry[3] for entry in flat],
+        }
+    )
+
+
+def decode_history(data: bytes) -> dict[int, dict[Scope, tuple[int, int]]]:
+    """The bucket behind `data`; raises TrafficError."""
+    try:
+        raw = _unpack(data)
+        bucket: dict[int, dict[Scope, tuple[int, int]]] = {}
+        for row, scope, sent, received in zip(raw["rows"], raw["scopes"], raw["tx"], raw["rx"], strict=True):
+            bucket.setdefault(row, {})[SCOPES[scope]] = (sent, received)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise TrafficError(f"not a history bucket of version {VERSION}: {error!r}") from error
+    return bucket
+
+
+def add_scopes(into: ByScope, added: ByScope) -> None:
+    """Add counters scope by scope, in place."""
+    for scope, counts in added.items():
+        before = into.get(scope)
+        into[scope] = list(counts) if before is None else [a + b for a, b in zip(before, counts, strict=True)]
+
+
+def no_counts() -> Counts:
+    """A zero for every counter."""
+    return [0] * len(ROW_COUNTERS)
+
+
+def _scopes_out(scopes: ByScope) -> dict[str, Counts]:
+    return {scope.value: counts for scope, counts in scopes.items()}
+
+
+def _scopes_in(raw: dict[str, Counts]) -> ByScope:
+    scopes = {Scope(name): list(counts) for name, counts in raw.items()}
+    if any(len(counts) != len(ROW_COUNTERS) for counts in scopes.values()):
+        raise ValueError("a scope has not one number per counter")
+    return scopes
+
+
+def _identity_in(raw: dict[str, Any]) -> Identity:
+    return Identity(
+        **{
+            **raw,
+            "ips": tuple(raw["ips"]),
+            "labels": tuple((name, value) for name, value in raw["labels"]),
+        }
+    )
+
+
+def _pack(raw: object) -> bytes:
+    packed: bytes = msgpack.packb(raw)
+    return packed
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    raw = msgpack.unpackb(data)
+    if not isinstance(raw, dict) or raw.get("v") != VERSION:
+        raise ValueError("another version or no map")
+    return raw

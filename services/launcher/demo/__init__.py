@@ -1,0 +1,1 @@
+"""The demo world: a miniature cluster of network namespaces with real traffic in it."""

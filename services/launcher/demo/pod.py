@@ -1,0 +1,160 @@
+"""One pod's process: serves and asks what its part of the plan says, until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Final
+
+from services.launcher.demo import bulk, cache, database, dns, http, proxy
+from services.launcher.demo.load import Pace
+from services.launcher.demo.plan import Part, Plan, PlanError, Serve, Talk, decode
+from services.launcher.demo.tally import Tally
+
+REPORT_S: Final = 1.0
+PARENT_CHECK_S: Final = 1.0
+
+Now = Callable[[], float]
+
+
+def serving(plan: Plan, serve: Serve, tally: Tally) -> Coroutine[None, None, None]:
+    """The server for `serve`."""
+    match serve.kind:
+        case "http":
+            return http.serve(serve, tally)
+        case "dns":
+            return dns.serve(serve, tally, plan.names)
+        case "cache":
+            return cache.serve(serve, tally)
+        case "database":
+            return database.serve(serve, tally)
+        case "bulk-tcp":
+            return bulk.serve_tcp(serve, tally)
+        case "bulk-udp":
+            return bulk.serve_udp(serve, tally)
+        case "proxy-tcp":
+            return proxy.serve_tcp(serve, tally)
+        case "proxy-udp":
+            return proxy.serve_udp(serve, tally)
+
+
+def talking(plan: Plan, talk: Talk, pace: Pace, tally: Tally) -> Coroutine[None, None, None]:
+    """The client for `talk`; PlanError for a proxy, which asks only on behalf of others."""
+    match talk.kind:
+        case "http":
+            return http.talk(talk, pace, tally)
+        case "dns":
+            return dns.talk(talk, pace, tally, plan.names)
+        case "cache":
+            return cache.talk(talk, pace, tally)
+        case "database":
+            return database.talk(talk, pace, tally)
+        case "bulk-tcp":
+            return bulk.talk_tcp(talk, pace, tally)
+        case "bulk-udp":
+            return bulk.talk_udp(talk, pace, tally)
+        case "proxy-tcp" | "proxy-udp":
+            raise PlanError(f"nobody can talk as {talk.kind}")
+
+
+def _works(role: str, plan: Plan, part: Part, tally: Tally, now: Now) -> list[Coroutine[None, None, None]]:
+    works = [serving(plan, serve, tally) for serve in part.serves]
+    for talk in part.talks:
+        pace = Pace(plan.seed, f"{role}>{talk.target}:{talk.port}", plan.started_s, now)
+        works.append(talking(plan, talk, pace, tally))
+    return works
+
+
+async def run(role: str, plan: Plan, tally: Tally, stop: asyncio.Event, now: Now = time.monotonic) -> None:
+    """Do the part of `role` until `stop` is set.
+
+    PlanError when there is no such part; an ExceptionGroup with an OSError when an address or
+    a port of the plan cannot be used here.
+    """
+    part = plan.part(role)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in _works(role, plan, part, tally, now)]
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+
+
+async def _report(path: Path, role: str, tally: Tally, stop: asyncio.Event) -> None:
+    """Append the counters once a second; a line is one write, so a reader never sees half."""
+    with path.open("ab", buffering=0) as file:
+        while not stop.is_set():
+            file.write(tally.report(role, final=False))
+            await _wait(stop, REPORT_S)
+
+
+async def _stay_with(parent: int, stop: asyncio.Event) -> None:
+    """Stop once the launcher is gone: a second line, behind the kernel's death signal."""
+    while not stop.is_set():
+        if os.getppid() != parent:
+            stop.set()
+        await _wait(stop, PARENT_CHECK_S)
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
+
+
+async def _live(role: str, plan: Plan, report: Path | None, parent: int) -> None:
+    stop = asyncio.Event()
+    tally = Tally()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with asyncio.TaskGroup() as group:
+        if parent:
+            group.create_task(_stay_with(parent, stop))
+        if report:
+            group.create_task(_report(report, role, tally, stop))
+        await run(role, plan, tally, stop)
+    if report:
+        with report.open("ab", buffering=0) as file:
+            file.write(tally.report(role, final=True))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0 after SIGTERM, 1 when an address is not usable here, 2 for an unusable plan."""
+    parser = argparse.ArgumentParser(prog="podloxx-demo-pod")
+    parser.add_argument("role")
+    parser.add_argument("--plan", type=Path, required=True)
+    parser.add_argument("--report", type=Path, help="append counters here, a line of JSON a second")
+    parser.add_argument("--parent", type=int, default=0, help="end when this is not the parent")
+    arguments = parser.parse_args(argv)
+    # CTRL+C in the terminal is the launcher's to handle; it ends its pods in its own order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        plan = decode(arguments.plan.read_bytes())
+        plan.part(arguments.role)
+    except (OSError, PlanError) as error:
+        print(f"{arguments.role}: {error}", file=sys.stderr)
+        return 2
+    code = 0
+    try:
+        asyncio.run(_live(arguments.role, plan, arguments.report, arguments.parent))
+    except* OSError as group:
+        print(f"{arguments.role}: {_first(group)}", file=sys.stderr)
+        code = 1
+    return code
+
+
+def _first(group: BaseExceptionGroup[OSError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

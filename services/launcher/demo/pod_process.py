@@ -1,0 +1,108 @@
+"""The processes of the demo's pods: started in their namespace without any privilege, kept, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import services
+from services.launcher import child
+from services.runtime.errors import PodloxxError
+from services.runtime.log import get_logger
+
+END_S: Final = 2.0  # a pod ends within some milliseconds of SIGTERM
+RESTART_S: Final = 1.0
+MAX_RESTARTS: Final = 3  # of one pod in one life: then it is no accident
+LAST_WORDS: Final = 400  # characters of a dead pod's last line that are told
+
+_LOG = get_logger("demo")
+
+
+@dataclass(frozen=True, slots=True)
+class PodFiles:
+    """Where a session's processes find their plan, and leave their counters if wanted."""
+
+    plan: Path
+    report_dir: Path | None = None
+
+
+def missing_tools() -> list[str]:
+    """The programs of util-linux that pods are started with and that are not there."""
+    return [tool for tool in ("nsenter", "setpriv") if shutil.which(tool) is None]
+
+
+async def start(role: str, netns: Path, files: PodFiles, errors: BinaryIO) -> asyncio.subprocess.Process:
+    """Start the process of `role` in the namespace; PodloxxError when that is impossible.
+
+    Plan and report are handed over as open files: an unprivileged uid may not pass the
+    launcher's private directory. It gets a session of its own, so that the terminal's CTRL+C
+    reaches only the launcher.
+    """
+    inner = [sys.executable, "-m", "services.launcher.demo.pod", role]
+    inner += ["--plan", "/dev/stdin", "--parent", str(os.getpid())]
+    with contextlib.ExitStack() as stack:
+        passed: list[int] = []
+        if files.report_dir is not None:
+            report = stack.enter_context((files.report_dir / f"{role}.jsonl").open("ab"))
+            os.fchmod(report.fileno(), 0o666)  # the pod opens it again under its own uid
+            passed.append(report.fileno())
+            inner += ["--report", f"/proc/self/fd/{report.fileno()}"]
+        try:
+            return await asyncio.create_subprocess_exec(
+                *child.command(inner, netns=str(netns), caps=frozenset(), uid=uid),
+                stdin=stack.enter_context(files.plan.open("rb")),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=errors,
+                pass_fds=passed,
+                cwd=Path(services.__file__).resolve().parent.parent,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise PodloxxError(f"The demo's pod {role} cannot be started: {error}.") from error
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """SIGTERM, and SIGKILL for what is still there after END_S. Idempotent."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(END_S):
+            await process.wait()
+    except TimeoutError:
+        _LOG.warning("pod_killed", pid=process.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    await process.wait()
+
+
+async def keep(role: str, netns: Path, files: PodFiles) -> None:
+    """Keep the process of `role` running until cancelled, as a node does with its pods.
+
+    PodloxxError when it died more than MAX_RESTARTS times.
+    """
+    for restarts in range(MAX_RESTARTS + 1):
+        with tempfile.TemporaryFile() as errors:
+            process = await start(role, netns, files, errors)
+            try:
+                code = await process.wait()
+            finally:
+                await end(process)
+            words = _last_words(errors)
+        _LOG.warning("pod_died", role=role, code=code, restarts=restarts, said=words)
+        await asyncio.sleep(RESTART_S)
+    raise PodloxxError(f"The demo's pod {role} died {MAX_RESTARTS + 1} times, last with code {code}: {words}")
+
+
+def _last_words(errors: BinaryIO) -> str:
+    errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, errors.tell() - LAST_WORDS))
+    lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else "no message"

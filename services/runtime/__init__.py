@@ -1,0 +1,1 @@
+"""Plumbing that every service needs: settings, log, signals, Redis."""

@@ -1,0 +1,63 @@
+"""Owns how podloxx connects to Redis, and why in just that way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.retry import Retry
+
+from services.runtime.errors import PodloxxError, UsageError
+from services.runtime.settings import CommonSettings
+
+_CONNECT_TIMEOUT_S: Final = 5.0
+"""Longer than a TCP connection needs in any cluster, short enough to be noticed."""
+
+
+class StoreError(PodloxxError):
+    """Redis could not be reached, or refused."""
+
+
+def connect(settings: CommonSettings) -> Redis:
+    """A client for the store of `settings`; connects at the first command. Replies are bytes."""
+    try:
+        return Redis.from_url(
+            settings.redis_url,
+            username=settings.redis_user or None,
+            password=_password(settings),
+            socket_connect_timeout=_CONNECT_TIMEOUT_S,
+            # Blocking reads end by their own time-out. The client's would count them as failures.
+            socket_timeout=None,
+            # The client's own retries hide an outage for about a minute. Ours know what is at stake.
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+    except ValueError as error:
+        raise UsageError(f"--redis-url {settings.redis_url!r} is no Redis address: {error}") from error
+
+
+@contextmanager
+def translating(what: str) -> Iterator[None]:
+    """Turn Redis's errors into a StoreError that says what was being done."""
+    try:
+        yield
+    except (AuthenticationError, NoPermissionError) as error:
+        raise StoreError(f"{what}: Redis refused: {error}. Check --redis-user and --redis-password-file.") from error
+    except (RedisError, OSError) as error:
+        raise StoreError(f"{what}: Redis cannot be reached: {error}") from error
+
+
+def _password(settings: CommonSettings) -> str | None:
+    if not settings.redis_password_file:
+        return None
+    try:
+        return Path(settings.redis_password_file).read_text().strip()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read --redis-password-file {settings.redis_password_file}: {error.strerror}"
+        ) from error

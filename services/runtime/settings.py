@@ -1,0 +1,179 @@
+"""Every service's settings: read once at start, frozen, the same table for code and docs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, TypeVar
+
+from services.runtime.errors import UsageError
+from services.runtime.log import FORMATS, LEVELS
+
+PREFIX: Final = "PODLOXX_"
+_S = TypeVar("_S", bound="CommonSettings")
+
+
+def setting(
+    default: str | float | Callable[[], str],
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    at_least: float | None = None,
+    shown: str = "",
+) -> Any:
+    """A field of a settings class; its type is the type of `default`.
+
+    `shown` stands in the docs where the default depends on the machine.
+    """
+    metadata = {"help": help, "choices": tuple(choices), "at_least": at_least, "shown": shown}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonSettings:
+    """What every service reads. Passwords come by file, so no setting is a secret."""
+
+    log_level: str = setting("info", "least severe log lines to write", choices=tuple(LEVELS))
+    log_format: str = setting("auto", "pretty, json, or auto: pretty on a terminal", choices=FORMATS)
+    redis_url: str = setting("redis://127.0.0.1:6379/0", "the store: redis://, rediss:// or unix:///path/to/socket")
+    redis_user: str = setting("", "ACL user in the store")
+    redis_password_file: str = setting("", "file with that user's password")
+    shard: int = setting(0, "number of the shard that this process works on", at_least=0)
+    heartbeat_file: str = setting("", "file to touch while the work goes on, for probes")
+    parent_pid: int = setting(0, "end when this process is no longer our parent", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptureSettings(CommonSettings):
+    """Settings of `services.capture`."""
+
+    node: str = setting(socket.gethostname, "name of the node", shown="host name")
+    capture: str = setting("auto", "how to see packets", choices=("auto", "socket", "pcap"))
+    interface_prefix: str = setting(
+        "", "capture links with these prefixes, for example azv|veth|cali, instead of detecting them"
+    )
+    interface: str = setting("", "capture these interfaces, separated by commas, instead of detecting them")
+    pcap_files: str = setting("", "files for --capture pcap, separated as in PATH")
+    pcap_speed: float = setting(0.0, "speed of a replay: 1 is real time, 0 as fast as possible", at_least=0)
+    pcap_local_file: str = setting("", "file with the addresses that are local in pcap files, one a line")
+    flow_capacity: int = setting(131072, "flows kept apart between two flushes; more are folded", at_least=1)
+    batch_rows: int = setting(50000, "flows in one batch; more are folded", at_least=1)
+    flush_interval_s: float = setting(1.0, "seconds between two batches", at_least=0.05)
+    ttl_s: float = setting(300.0, "end after so many seconds without the store", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregatorSettings(CommonSettings):
+    """Settings of `services.aggregator`."""
+
+    directory_file: str = setting("", "JSON file that says which pod has which address")
+    cidr: str = setting("", "names for address ranges: NAME=CIDR[:scope],…; the scope is private unless given")
+    private_cidr: str = setting("", "further private ranges, separated by commas")
+    peers_per_pod: int = setting(1000, "peers kept per pod, the rest is folded by scope; 0 keeps all", at_least=0)
+    tick_interval_s: float = setting(0.25, "longest time between a batch and its commit", at_least=0.01)
+    lease_ttl_s: float = setting(5.0, "a silent aggregator loses its shard after so many seconds", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiSettings(CommonSettings):
+    """Settings of `services.api`."""
+
+    listen: str = setting("127.0.0.1", "address to listen on; any other asks for --token-file and --allowed-hosts")
+    port: int = setting(1337, "port to listen on, 0 for a free one", at_least=0)
+    token_file: str = setting("", "file with the token that clients must send")
+    allowed_hosts: str = setting("", "host names under which the API may be called, separated by commas")
+    max_clients: int = setting(1000, "WebSocket clients at a time", at_least=1)
+    flow_window_s: float = setting(10.0, "seconds that /traffic/flow covers unless asked otherwise", at_least=1)
+
+
+SERVICES: Final[Mapping[str, type[CommonSettings]]] = {
+    "capture": CaptureSettings,
+    "aggregator": AggregatorSettings,
+    "api": ApiSettings,
+}
+
+
+@dataclass(frozen=True)
+class Described:
+    """One line of the table of settings."""
+
+    name: str
+    default: str
+    help: str
+    services: tuple[str, ...]
+
+    @property
+    def flag(self) -> str:
+        """The command-line flag."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return PREFIX + self.name.upper()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message} (see --help)")
+
+
+def load(cls: type[_S], argv: Sequence[str], environ: Mapping[str, str]) -> _S:
+    """Settings from flags, then `PODLOXX_` variables, then defaults; raises UsageError."""
+    service = next((name for name, known in SERVICES.items() if known is cls), "podloxx")
+    parser = _Parser(prog=f"services.{service}", description=cls.__doc__, allow_abbrev=False)
+    for field in dataclasses.fields(cls):
+        text = field.metadata["help"].replace("%", "%%")
+        parser.add_argument(_flag(field.name), dest=field.name, metavar="VALUE", help=text)
+    flags = vars(parser.parse_args(argv))
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        variable = PREFIX + field.name.upper()
+        if flags[field.name] is not None:
+            values[field.name] = _parse(field, flags[field.name], _flag(field.name))
+        elif variable in environ:
+            values[field.name] = _parse(field, environ[variable], variable)
+    return cls(**values)
+
+
+def as_arguments(**values: str | float) -> list[str]:
+    """Flags that set `values`, for a process that starts another one."""
+    return [f"{_flag(name)}={value}" for name, value in values.items()]
+
+
+def as_table() -> Iterator[Described]:
+    """Every setting once, in the order in which the docs list them."""
+    users: dict[str, list[str]] = {}
+    fields: dict[str, dataclasses.Field[Any]] = {}
+    for service, cls in SERVICES.items():
+        for field in dataclasses.fields(cls):
+            users.setdefault(field.name, []).append(service)
+            fields.setdefault(field.name, field)
+    for name, field in fields.items():
+        default = field.metadata["shown"] or str(field.default)
+        yield Described(name, default, field.metadata["help"], tuple(users[name]))
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _parse(field: dataclasses.Field[Any], text: str, source: str) -> str | int | float:
+    kind = {"int": int, "float": float, "str": str}[str(field.type)]
+    try:
+        value: str | int | float = kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise UsageError(f"{source} must be {what}, got {text!r}") from None
+    choices, least = field.metadata["choices"], field.metadata["at_least"]
+    if choices and value not in choices:
+        raise UsageError(f"{source} must be one of {', '.join(choices)}, got {text!r}")
+    # Written so that NaN, which compares with nothing, is refused too.
+    if least is not None and not float(value) >= least:
+        raise UsageError(f"{source} must be at least {least}, got {text!r}")
+    return value
