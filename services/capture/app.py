@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from services.capture.agent import Agent
@@ -25,6 +25,7 @@ from services.runtime.supervise import Stop
 
 _log = get_logger(__name__)
 
+Changes = asyncio.Queue[LinkChange | None]
 _LAST_CONFIRM_S: Final = 5.0
 """How long a stopping agent waits for its last windows to be confirmed."""
 
@@ -47,64 +48,64 @@ async def run(settings: CaptureSettings, stop: Stop) -> None:
 
 
 async def _live(settings: CaptureSettings, publisher: Publisher, heartbeat: Heartbeat, stop: Stop) -> None:
-    clock = SystemClock()
     source = SocketSource(settings.flow_capacity)
-    agent = Agent(source, Folder(settings.flow_capacity), clock, publisher.add)
+    agent = Agent(source, Folder(settings.flow_capacity), SystemClock(), publisher.add)
     selection = Selection.parse(settings.interface_prefix, settings.interface)
-    changes: asyncio.Queue[LinkChange | None] = asyncio.Queue(maxsize=64)
     try:
-        async with LinkMonitor(selection) as monitor, asyncio.TaskGroup() as tasks:
-            watchers = tasks.create_task(_watch(monitor, changes)), tasks.create_task(_end(stop, changes))
-            try:
-                await _flushes(settings, agent, monitor, changes, publisher, heartbeat)
-            finally:
+        async with LinkMonitor(selection) as monitor:
+            changes: Changes = asyncio.Queue(maxsize=64)
+            async with asyncio.TaskGroup() as tasks:
+                watchers = tasks.create_task(_watch(monitor, changes)), tasks.create_task(_end(stop, changes))
+                async for due in _rounds(settings.flush_interval_s, changes):
+                    if due is not None:
+                        await agent.follow(due, await monitor.counters())
+                        continue
+                    await agent.cut(await monitor.counters())
+                    await publisher.flush(_gauges(agent))
+                    heartbeat.beat()
+                    _give_up(settings, publisher)
                 for watcher in watchers:
                     watcher.cancel()
-            await agent.follow(LinkChange((), tuple(monitor.links())), await monitor.counters())
+            await agent.cut(await monitor.counters())
             await _settle(publisher)
     finally:
         await source.close()
 
 
-async def _watch(monitor: LinkMonitor, changes: asyncio.Queue[LinkChange | None]) -> None:
-    async for change in monitor.changes():
-        await changes.put(change)
-
-
-async def _end(stop: Stop, changes: asyncio.Queue[LinkChange | None]) -> None:
-    await stop.wait()
-    await changes.put(None)
-
-
-async def _flushes(
-    settings: CaptureSettings,
-    agent: Agent,
-    monitor: LinkMonitor,
-    changes: asyncio.Queue[LinkChange | None],
-    publisher: Publisher,
-    heartbeat: Heartbeat,
-) -> None:
-    """Follow links and flush once per interval until `changes` yields None."""
+async def _rounds(interval_s: float, changes: Changes) -> AsyncIterator[LinkChange | None]:
+    """Changes of links as they come, None whenever a flush is due; ends when `changes` yields None."""
     loop = asyncio.get_running_loop()
-    due = loop.time() + settings.flush_interval_s
+    due = loop.time() + interval_s
     while True:
         try:
             async with asyncio.timeout_at(due):
                 change = await changes.get()
-            if change is None:
-                return
-            await agent.follow(change, await monitor.counters())
-            continue
         except TimeoutError:
-            due = max(due + settings.flush_interval_s, loop.time())
-        await agent.cut(await monitor.counters())
-        await publisher.flush(_gauges(agent))
-        heartbeat.beat()
-        if publisher.unreachable_s > settings.ttl_s:
-            raise PodloxxError(
-                f"Redis at {settings.redis_url} has not answered for {settings.ttl_s:.0f} s (--ttl-s): "
-                "capture ends. Check that Redis runs and can be reached from this node, then start again."
-            )
+            # After a pause of the whole machine one flush makes up for all that were missed.
+            due = max(due + interval_s, loop.time())
+            yield None
+            continue
+        if change is None:
+            return
+        yield change
+
+
+def _give_up(settings: CaptureSettings, publisher: Publisher) -> None:
+    if publisher.unreachable_s > settings.ttl_s:
+        raise PodloxxError(
+            f"Redis at {settings.redis_url} has not answered for {settings.ttl_s:.0f} s (--ttl-s): "
+            "capture ends. Check that Redis runs and can be reached from this node, then start again."
+        )
+
+
+async def _watch(monitor: LinkMonitor, changes: Changes) -> None:
+    async for change in monitor.changes():
+        await changes.put(change)
+
+
+async def _end(stop: Stop, changes: Changes) -> None:
+    await stop.wait()
+    await changes.put(None)
 
 
 async def _settle(publisher: Publisher) -> None:

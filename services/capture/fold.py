@@ -49,41 +49,34 @@ class Folder:
         rows = rows.copy()
         if not oriented:
             _flip(rows, _higher_first(rows))
-        keys = _conversations(rows)
-        first, inverse = group(keys)
-        talks = keys[first]
+        first, inverse = group(_conversations(rows))
+        talks = _conversations(rows[first])
         ported = (talks["kind"] == Kind.IP) & np.isin(talks["protocol"], list(WITH_PORTS))
         ported &= (talks["local_port"] != 0) | (talks["peer_port"] != 0)
+        server = _by_syn(rows, inverse, len(talks))
         if oriented:
-            decide = ported
-            fallback = np.full(len(talks), Side.PEER, np.uint8)
+            server = self._decide(talks, server, ported, np.full(len(talks), Side.PEER, np.uint8))
         else:
-            decide = talks["kind"] == Kind.IP
-            fallback = np.where(rows["direction"][first] == Direction.TX, Side.PEER, Side.LOCAL).astype(np.uint8)
-        server = self._servers(talks, rows, inverse, decide, ported, fallback)
-        flip = np.zeros(len(talks), bool) if oriented else self._local_is_peer(talks, server)
-        _flip(talks, flip)
-        _flip_directions(rows, flip[inverse])
-        server = np.where(flip, _OTHER_SIDE[server], server)
+            # Who sent first is the client of what has no ports.
+            sender = np.where(rows["direction"][first] == Direction.TX, np.uint8(Side.PEER), np.uint8(Side.LOCAL))
+            server = self._decide(talks, np.where(ported, server, 0), talks["kind"] == Kind.IP, sender)
+            flip = self._local_is_peer(talks, server)
+            _flip(talks, flip)
+            _flip_directions(rows, flip[inverse])
+            server = np.where(flip, _OTHER_SIDE[server], server)
         server[~ported] = Side.NONE
         return _sum(talks, server, rows, inverse)
 
-    def _servers(
-        self, talks: RawRows, rows: RawRows, inverse: npt.NDArray[np.intp], decide: Mask, ported: Mask, fallback: Sides
-    ) -> Sides:
+    def _decide(self, talks: RawRows, by_syn: Sides, which: Mask, fallback: Sides) -> Sides:
+        """The server of the conversations in `which`, NONE for all others."""
         hashes = self._memory.hashes(talks)
-        server = np.where(decide, self._memory.recall(hashes), np.uint8(Side.NONE))
-        sent = rows["direction"] == Direction.TX
-        tx_syns = sum_by(inverse, np.where(sent, rows["syns"], np.uint64(0)), len(talks)) > 0
-        rx_syns = sum_by(inverse, np.where(sent, np.uint64(0), rows["syns"]), len(talks)) > 0
-        server[decide & tx_syns & ~rx_syns] = Side.PEER
-        server[decide & rx_syns & ~tx_syns] = Side.LOCAL
-        open_ = decide & (server == Side.NONE)
-        if open_.any():
-            guessed = np.where(ported, _guess(talks), np.uint8(Side.NONE))
-            server[open_] = np.where(guessed == Side.NONE, fallback, guessed)[open_]
-        self._memory.remember(hashes[decide], server[decide])
-        return server
+        server = np.where(by_syn != Side.NONE, by_syn, self._memory.recall(hashes))
+        if (which & (server == Side.NONE)).any():
+            guessed = _guess(talks)
+            guessed = np.where(guessed == Side.NONE, fallback, guessed)
+            server = np.where(server == Side.NONE, guessed, server)
+        self._memory.remember(hashes[which], server[which])
+        return np.where(which, server, np.uint8(Side.NONE))
 
     def _local_is_peer(self, talks: RawRows, server: Sides) -> Mask:
         local, peer = self._is_known(talks, "local"), self._is_known(talks, "peer")
@@ -94,6 +87,14 @@ class Folder:
         for hi, lo in self._known:
             found |= (talks[f"{end}_hi"] == hi) & (talks[f"{end}_lo"] == lo)
         return found
+
+
+def _by_syn(rows: RawRows, inverse: npt.NDArray[np.intp], count: int) -> Sides:
+    """The side of each conversation that did not send the SYN; NONE where none or both did."""
+    sent = rows["direction"] == Direction.TX
+    tx = sum_by(inverse, np.where(sent, rows["syns"], np.uint64(0)), count) > 0
+    rx = sum_by(inverse, np.where(sent, np.uint64(0), rows["syns"]), count) > 0
+    return np.select([tx & ~rx, rx & ~tx], [np.uint8(Side.PEER), np.uint8(Side.LOCAL)], np.uint8(Side.NONE))
 
 
 def _conversations(rows: RawRows) -> npt.NDArray[np.void]:
@@ -128,6 +129,7 @@ def _guess(talks: RawRows) -> Sides:
     local, peer = _talkers(talks, "local"), _talkers(talks, "peer")
     low_local, low_peer = talks["local_port"] < _EPHEMERAL_FROM, talks["peer_port"] < _EPHEMERAL_FROM
     choices: list[tuple[Any, Side]] = [
+        ((talks["local_port"] == 0) & (talks["peer_port"] == 0), Side.NONE),
         (local > peer, Side.LOCAL),
         (peer > local, Side.PEER),
         (low_local & ~low_peer, Side.LOCAL),

@@ -6,10 +6,9 @@ Cluster keeps them on one node.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Final
-
-import zlib
 
 TICKS_KEPT_S: Final = 120
 """How long ticks stay readable: how far back `/traffic/flow?since=` and a WebSocket resume reach."""

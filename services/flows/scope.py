@@ -127,7 +127,7 @@ class Named:
     namespace: str = ""
 
 
-class Ambiguous(Exception):
+class Ambiguous(Exception):  # noqa: N818  # not an error: an answer that is no pod
     """More than one pod had the address within the window that is asked for."""
 
 

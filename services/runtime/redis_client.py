@@ -46,9 +46,12 @@ def translating(what: str) -> Iterator[None]:
     """Turn Redis's errors into a StoreError that says what was being done."""
     try:
         yield
-    except (AuthenticationError, NoPermissionError) as error:
-        raise StoreError(f"{what}: Redis refused: {error}. Check --redis-user and --redis-password-file.") from error
     except (RedisError, OSError) as error:
+        # On a unix socket the client reports a wrong password as a plain ConnectionError.
+        if isinstance(error, AuthenticationError | NoPermissionError) or "password" in str(error):
+            raise StoreError(
+                f"{what}: Redis refused: {error}. Check --redis-user and --redis-password-file."
+            ) from error
         raise StoreError(f"{what}: Redis cannot be reached: {error}") from error
 
 

@@ -18,7 +18,7 @@ _S = TypeVar("_S", bound="CommonSettings")
 
 def setting(
     default: str | float | Callable[[], str],
-    help: str,
+    text: str,
     *,
     choices: Sequence[str] = (),
     at_least: float | None = None,
@@ -28,7 +28,7 @@ def setting(
 
     `shown` stands in the docs where the default depends on the machine.
     """
-    metadata = {"help": help, "choices": tuple(choices), "at_least": at_least, "shown": shown}
+    metadata = {"help": text, "choices": tuple(choices), "at_least": at_least, "shown": shown}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

@@ -120,7 +120,7 @@ async def test_a_lost_store_gets_everything_unconfirmed_again(redis: Redis, publ
     assert [(seq, confirmed) for seq, confirmed, _ in await entries(redis)] == [(2, 1)]
 
 
-async def test_an_unreachable_store_loses_nothing(redis: Redis, publisher: Publisher) -> None:
+async def test_an_unreachable_store_loses_nothing(redis: Redis) -> None:
     gone = connect(CommonSettings(redis_url="unix:///nowhere.sock"))
     away = Publisher(gone, NAMES, Origin("node-a", BOOT), 1000, SystemClock())
     for size in range(30):

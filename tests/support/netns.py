@@ -192,7 +192,7 @@ def veth(
     )
     # The carrier of a veth comes with a notification that the kernel sends later; frames sent
     # before it are dropped.
-    wait_until(lambda: "LOWER_UP" in host.run("ip", "-o", "link", "show", "dev", name), 5.0, f"{name} has a carrier")
+    wait_until(lambda: "LOWER_UP" in host.run("ip", "-o", "link", "show", "dev", name), f"{name} has a carrier")
     return host.index(name)
 
 

@@ -58,7 +58,7 @@ async def serve_udp(plan: Serve, tally: Tally) -> None:
 
     def received(socket: UdpSocket, payload: bytes, sender: Host) -> None:
         if len(payload) < _SEQUENCE.size:
-            tally.failures += 1
+            tally.failed()
             return
         (sequence,) = _SEQUENCE.unpack_from(payload)
         if sequence % REPORT_EVERY == 0:
@@ -82,5 +82,5 @@ async def talk_udp(plan: Talk, pace: Pace, tally: Tally) -> None:
                     caller.forget()  # the reports were counted as they came
                     await asyncio.sleep(TICK_S)
         except OSError:
-            tally.failures += 1
+            tally.failed()
             await asyncio.sleep(udp.RETRY_S)

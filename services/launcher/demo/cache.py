@@ -19,18 +19,20 @@ _MISSING: Final = -1
 
 
 class Store:
-    """The least recently used entry goes first."""
+    """A bounded number of values by key."""
 
     def __init__(self) -> None:
         self._values: OrderedDict[bytes, bytes] = OrderedDict()
 
     def get(self, key: bytes) -> bytes | None:
+        """The value, which counts as used now."""
         value = self._values.get(key)
         if value is not None:
             self._values.move_to_end(key)
         return value
 
     def put(self, key: bytes, value: bytes) -> None:
+        """Keep the value; the least recently used one goes when there are too many."""
         self._values[key] = value
         self._values.move_to_end(key)
         if len(self._values) > MAX_ENTRIES:
@@ -104,12 +106,13 @@ async def _command(wire: Wire) -> list[bytes] | None:
 
 
 def _number(line: bytes, mark: bytes) -> int:
+    digits = line.removeprefix(mark)
     try:
-        if not line.startswith(mark):
-            raise ValueError(line)
-        return int(line[1:])
-    except ValueError as error:
-        raise WireError(f"expected {mark!r} with a number, not {line[:40]!r}") from error
+        if digits != line:
+            return int(digits)
+    except ValueError:
+        pass
+    raise WireError(f"expected {mark!r} with a number, not {line[:40]!r}")
 
 
 def _array(*words: bytes) -> bytes:

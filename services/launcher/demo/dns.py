@@ -39,7 +39,7 @@ async def serve(plan: Serve, tally: Tally, names: Names) -> None:
         if answer:
             socket.send(answer, sender)
         else:
-            tally.failures += 1
+            tally.failed()
 
     await udp.serve(plan, tally, received)
 
@@ -55,7 +55,7 @@ async def talk(plan: Talk, pace: Pace, tally: Tally, names: Names) -> None:
                     await lookup(caller, pace, names)
                     await pace.pause(plan.rate)
         except (OSError, TimeoutError, MessageError):
-            tally.failures += 1
+            tally.failed()
             await asyncio.sleep(udp.RETRY_S)
 
 

@@ -48,6 +48,7 @@ class Answer:
 
 
 def encode_query(query: Query) -> bytes:
+    """The message that asks `query`; MessageError when its name is no host name."""
     header = _HEADER.pack(query.ident, _QUERY_FLAGS, 1, 0, 0, 0)
     return header + _question(query)
 

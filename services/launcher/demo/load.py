@@ -31,6 +31,7 @@ class Load:
         self._phase = rng.random()
 
     def at(self, elapsed_s: float) -> float:
+        """The factor at that time."""
         turn = elapsed_s / self._period_s + self._phase
         wave = 1.0 + WAVE_DEPTH * math.sin(2.0 * math.pi * turn)
         slot = random.Random(f"{self._key}/{int(elapsed_s // BURST_SLOT_S)}")
@@ -51,6 +52,7 @@ class Pace:
         self._now = now
 
     def load(self) -> float:
+        """The factor now."""
         return self._load.at(max(0.0, self._now() - self._started_s))
 
     async def stagger(self) -> None:

@@ -69,7 +69,7 @@ def remove(name: str) -> None:
 def names() -> list[str]:
     """All names there are, also those of others."""
     try:
-        return sorted(os.listdir(RUN_DIR))
+        return sorted(path.name for path in RUN_DIR.iterdir())
     except FileNotFoundError:
         return []
 
@@ -113,25 +113,24 @@ def has_ipv6() -> bool:
 def exists(name: str) -> bool:
     """Whether the name stands for a namespace; a crash can leave a plain file."""
     try:
-        return os.stat(path_of(name)).st_dev == os.stat(_OWN).st_dev
+        return path_of(name).stat().st_dev == Path(_OWN).stat().st_dev
     except FileNotFoundError:
         return False
 
 
 def inhabited() -> set[str]:
     """The names in whose namespace some process lives."""
-    living: set[tuple[int, int]] = set()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
-            status = os.stat(f"/proc/{pid}/ns/net")
-            living.add((status.st_dev, status.st_ino))
-    found = set()
-    for name in names():
-        with contextlib.suppress(OSError):
-            status = os.stat(path_of(name))
-            if (status.st_dev, status.st_ino) in living:
-                found.add(name)
-    return found
+    living = {_identity(Path("/proc", pid.name, "ns/net")) for pid in Path("/proc").iterdir() if pid.name.isdigit()}
+    return {name for name in names() if (identity := _identity(path_of(name))) and identity in living}
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells namespaces apart; None for what ended meanwhile or is not ours to see."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _share_run_dir() -> None:

@@ -8,13 +8,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from services.launcher.demo import bulk, cache, database, dns, http, proxy
 from services.launcher.demo.load import Pace
-from services.launcher.demo.plan import Part, Plan, PlanError, Serve, Talk, decode
+from services.launcher.demo.plan import Kind, Part, Plan, PlanError, Serve, Talk, decode
 from services.launcher.demo.tally import Tally
 
 REPORT_S: Final = 1.0
@@ -23,47 +23,43 @@ PARENT_CHECK_S: Final = 1.0
 Now = Callable[[], float]
 
 
-def serving(plan: Plan, serve: Serve, tally: Tally) -> Coroutine[None, None, None]:
-    """The server for `serve`."""
-    match serve.kind:
-        case "http":
-            return http.serve(serve, tally)
-        case "dns":
-            return dns.serve(serve, tally, plan.names)
-        case "cache":
-            return cache.serve(serve, tally)
-        case "database":
-            return database.serve(serve, tally)
-        case "bulk-tcp":
-            return bulk.serve_tcp(serve, tally)
-        case "bulk-udp":
-            return bulk.serve_udp(serve, tally)
-        case "proxy-tcp":
-            return proxy.serve_tcp(serve, tally)
-        case "proxy-udp":
-            return proxy.serve_udp(serve, tally)
+Work = Coroutine[None, None, None]
+
+_SERVERS: Final[Mapping[Kind, Callable[[Serve, Tally], Work]]] = {
+    "http": http.serve,
+    "cache": cache.serve,
+    "database": database.serve,
+    "bulk-tcp": bulk.serve_tcp,
+    "bulk-udp": bulk.serve_udp,
+    "proxy-tcp": proxy.serve_tcp,
+    "proxy-udp": proxy.serve_udp,
+}
+_CLIENTS: Final[Mapping[Kind, Callable[[Talk, Pace, Tally], Work]]] = {
+    "http": http.talk,
+    "cache": cache.talk,
+    "database": database.talk,
+    "bulk-tcp": bulk.talk_tcp,
+    "bulk-udp": bulk.talk_udp,
+}
 
 
-def talking(plan: Plan, talk: Talk, pace: Pace, tally: Tally) -> Coroutine[None, None, None]:
+def serving(plan: Plan, serve: Serve, tally: Tally) -> Work:
+    """The server for `serve`; it runs until cancelled."""
+    if serve.kind == "dns":
+        return dns.serve(serve, tally, plan.names)
+    return _SERVERS[serve.kind](serve, tally)
+
+
+def talking(plan: Plan, talk: Talk, pace: Pace, tally: Tally) -> Work:
     """The client for `talk`; PlanError for a proxy, which asks only on behalf of others."""
-    match talk.kind:
-        case "http":
-            return http.talk(talk, pace, tally)
-        case "dns":
-            return dns.talk(talk, pace, tally, plan.names)
-        case "cache":
-            return cache.talk(talk, pace, tally)
-        case "database":
-            return database.talk(talk, pace, tally)
-        case "bulk-tcp":
-            return bulk.talk_tcp(talk, pace, tally)
-        case "bulk-udp":
-            return bulk.talk_udp(talk, pace, tally)
-        case "proxy-tcp" | "proxy-udp":
-            raise PlanError(f"nobody can talk as {talk.kind}")
+    if talk.kind == "dns":
+        return dns.talk(talk, pace, tally, plan.names)
+    if talk.kind not in _CLIENTS:
+        raise PlanError(f"nobody can talk as {talk.kind}")
+    return _CLIENTS[talk.kind](talk, pace, tally)
 
 
-def _works(role: str, plan: Plan, part: Part, tally: Tally, now: Now) -> list[Coroutine[None, None, None]]:
+def _works(role: str, plan: Plan, part: Part, tally: Tally, now: Now) -> list[Work]:
     works = [serving(plan, serve, tally) for serve in part.serves]
     for talk in part.talks:
         pace = Pace(plan.seed, f"{role}>{talk.target}:{talk.port}", plan.started_s, now)
@@ -112,7 +108,9 @@ async def _wait(stop: asyncio.Event, seconds: float) -> None:
 async def _live(role: str, plan: Plan, report: Path | None, parent: int) -> None:
     stop = asyncio.Event()
     tally = Tally()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.set_exception_handler(lambda *_: tally.failed())  # counted: a pod keeps no log
     async with asyncio.TaskGroup() as group:
         if parent:
             group.create_task(_stay_with(parent, stop))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from services.launcher import child
 from services.runtime.errors import PodloxxError
 from services.runtime.log import get_logger
 
+NOBODY: Final = 65534
 END_S: Final = 2.0  # a pod ends within some milliseconds of SIGTERM
 RESTART_S: Final = 1.0
 MAX_RESTARTS: Final = 3  # of one pod in one life: then it is no accident
@@ -38,6 +40,22 @@ def missing_tools() -> list[str]:
     return [tool for tool in ("nsenter", "setpriv") if shutil.which(tool) is None]
 
 
+def unprivileged_uid() -> int | None:
+    """The uid of the pods; None (stay who we are, without capabilities) where it could not start.
+
+    An interpreter under a home that only its owner may enter (root's pyenv) is such a case.
+    """
+    paths = (sys.executable, os.path.realpath(sys.executable), os.__file__, __file__)
+    return NOBODY if all(_open_to_all(Path(path)) for path in paths) else None
+
+
+def _open_to_all(path: Path) -> bool:
+    """Whether anybody may read the file and pass every directory above it."""
+    if not path.stat().st_mode & stat.S_IROTH:
+        return False
+    return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.absolute().parents)
+
+
 async def start(role: str, netns: Path, files: PodFiles, errors: BinaryIO) -> asyncio.subprocess.Process:
     """Start the process of `role` in the namespace; PodloxxError when that is impossible.
 
@@ -56,7 +74,7 @@ async def start(role: str, netns: Path, files: PodFiles, errors: BinaryIO) -> as
             inner += ["--report", f"/proc/self/fd/{report.fileno()}"]
         try:
             return await asyncio.create_subprocess_exec(
-                *child.command(inner, netns=str(netns), caps=frozenset(), uid=uid),
+                *child.command(inner, netns=str(netns), caps=frozenset(), uid=unprivileged_uid()),
                 stdin=stack.enter_context(files.plan.open("rb")),
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=errors,

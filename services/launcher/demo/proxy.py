@@ -28,6 +28,7 @@ class Turns:
         }
 
     def next_for(self, address: str) -> str:
+        """The backend whose turn it is."""
         return next(self._by_family[family_of(address)])
 
 
@@ -71,7 +72,7 @@ async def serve_udp(plan: Serve, tally: Tally) -> None:
         except TimeoutError:
             pass  # the client has gone: its socket may go too
         except OSError:
-            tally.failures += 1
+            tally.failed()
         finally:
             del callers[sender]
 
@@ -83,7 +84,7 @@ async def serve_udp(plan: Serve, tally: Tally) -> None:
                 waiting = callers[sender] = asyncio.Queue(MAX_WAITING)
                 group.create_task(pass_on(socket, sender, waiting))
             if waiting is None or waiting.full():
-                tally.failures += 1
+                tally.failed()
                 return
             waiting.put_nowait(payload)
 

@@ -37,14 +37,17 @@ def checked(session: str) -> str:
 
 
 def node_namespace(session: str, node: str) -> str:
+    """`node` is the node's whole name."""
     return f"{PREFIX}-{session}-{node}"
 
 
 def internet_namespace(session: str) -> str:
+    """The namespace of all hosts outside."""
     return f"{PREFIX}-{session}-internet"
 
 
 def pod_namespace(session: str, role: str) -> str:
+    """`role` is the pod's short name."""
     return f"{PREFIX}-{session}-pod-{role}"
 
 
@@ -60,18 +63,22 @@ def namespaces_of(session: str) -> list[str]:
 
 
 def this_process() -> Owner:
+    """The process that this code runs in."""
     return Owner(os.getpid(), _start_ticks(os.getpid()) or 0)
 
 
 def state_file(runtime_dir: Path, session: str) -> Path:
+    """Who owns the session: `{version, pid, start_ticks}`."""
     return runtime_dir / f"demo-{session}.json"
 
 
 def plan_file(runtime_dir: Path, session: str) -> Path:
+    """What the session's pods do."""
     return runtime_dir / f"demo-{session}-plan.json"
 
 
 def directory_file(runtime_dir: Path, session: str) -> Path:
+    """Whose address is whose, for the aggregator."""
     return runtime_dir / f"demo-{session}-directory.json"
 
 

@@ -39,11 +39,17 @@ class Tally:
         self.failures = 0  # exchanges that ended in an error or a timeout
 
     def row(self, key: Key) -> Row:
+        """The counters of `key`, made when they are not there yet."""
         if key not in self._rows and len(self._rows) >= MAX_ROWS:
             key = Key("", OTHERS, key.transport, 0, key.side)
         return self._rows.setdefault(key, Row())
 
+    def failed(self) -> None:
+        """Count one failure."""
+        self.failures += 1
+
     def rows(self) -> list[tuple[Key, Row]]:
+        """All counters there are."""
         return list(self._rows.items())
 
     def report(self, role: str, *, final: bool) -> bytes:

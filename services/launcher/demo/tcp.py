@@ -72,6 +72,7 @@ class Wire:
         return block
 
     async def send(self, *blocks: bytes | memoryview) -> None:
+        """Hand `blocks` to the connection; returns once its buffer has room again."""
         for block in blocks:
             self._writer.write(block)
             self._row.tx_bytes += len(block)
@@ -84,7 +85,7 @@ class Wire:
 
     @property
     def hosts(self) -> tuple[str, str]:
-        """This side's address and the other side's."""
+        """The address of this side, then of the other."""
         local: tuple[str, int] = self._writer.get_extra_info("sockname")
         peer: tuple[str, int] = self._writer.get_extra_info("peername")
         return local[0], peer[0]
@@ -123,13 +124,13 @@ async def serve(plan: Serve, tally: Tally, answer: Answer) -> None:
             async with _closing(writer):
                 await answer(Wire(reader, writer, _row(writer, plan.port, "server", tally)))
         except* (OSError, EOFError, WireError):  # a proxy's two directions end as a group
-            tally.failures += 1
+            tally.failed()
         finally:
             busy.discard(writer)
 
     def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if stopping or len(busy) >= MAX_CONNECTIONS:
-            tally.failures += 1
+            tally.failed()
             writer.transport.abort()
             return
         busy.add(writer)
@@ -166,7 +167,7 @@ async def keep_visiting(talk: Talk, pace: Pace, tally: Tally, visit: Visit) -> N
             async with connected(talk.target, talk.port, tally, source) as wire:
                 await visit(wire, talk, pace)
         except (OSError, EOFError, WireError):  # a timeout is an OSError
-            tally.failures += 1
+            tally.failed()
             await asyncio.sleep(RETRY_S)
 
 

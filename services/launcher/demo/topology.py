@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Final
 
 REGION: Final = "eu-1"
@@ -26,11 +25,8 @@ class DualStack:
     ipv6: str
 
     def both(self) -> tuple[str, str]:
+        """IPv4, then IPv6."""
         return self.ipv4, self.ipv6
-
-    def like(self, other: str) -> str:
-        """The one of the same family as the address `other`."""
-        return self.ipv4 if ip_address(other).version == 4 else self.ipv6
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +85,15 @@ class Topology:
     cidrs: Mapping[str, str]  # label -> CIDR
 
     def node(self, name: str) -> NodeSpec:
+        """The node of that name."""
         return next(node for node in self.nodes if node.name == name)
 
     def pod(self, role: str) -> Pod:
+        """The pod of that role."""
         return next(pod for pod in self.pods if pod.role == role)
 
     def service(self, name: str) -> Service:
+        """The service of that name."""
         return next(service for service in self.services if service.name == name)
 
     def outside(self, name: str) -> DualStack:

@@ -53,6 +53,7 @@ def _talks(
     port: int,
     rate: float,
     size: int,
+    *,
     sources: tuple[DualStack, ...] = (),
 ) -> Iterator[Talk]:
     """One conversation over IPv4, and one half as busy over IPv6."""
@@ -69,8 +70,8 @@ def _internet(topology: Topology) -> Part:
     talks: list[Talk] = []
     for role in ("web-1", "web-2"):
         web = topology.pod(role).address
-        talks += _talks("http", web, WEB_PORT, 10, 30 * KB, customers)
-        talks += _talks("bulk-udp", web, STREAM_PORT, 120 * KB, DATAGRAM, customers)
+        talks += _talks("http", web, WEB_PORT, 10, 30 * KB, sources=customers)
+        talks += _talks("bulk-udp", web, STREAM_PORT, 120 * KB, DATAGRAM, sources=customers)
     return Part(
         serves=(
             Serve("http", topology.outside("payments").both(), HTTP_PORT),

@@ -34,17 +34,19 @@ class UdpSocket(asyncio.DatagramProtocol):
         self._full = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is there."""
         self._transport = cast("asyncio.DatagramTransport", transport)
         self._local = transport.get_extra_info("sockname")[0]
 
     def datagram_received(self, data: bytes, addr: Host) -> None:
+        """A datagram came; an IPv6 sender has two fields more."""
         self._row(addr).rx_bytes += len(data)
         self._received(self, data, (addr[0], addr[1]))
 
     def error_received(self, exc: Exception) -> None:
         """A port that nobody listens on yet: the kernel reports it on a connected socket."""
         del exc
-        self._tally.failures += 1
+        self._tally.failed()
 
     def pause_writing(self) -> None:
         """The kernel takes no more and asyncio's own queue has filled."""
@@ -57,7 +59,7 @@ class UdpSocket(asyncio.DatagramProtocol):
     def send(self, payload: bytes | memoryview, peer: Host) -> None:
         """Send one datagram; while queues are full it is lost, as on a busy network."""
         if self._transport is None or self._full:
-            self._tally.failures += 1
+            self._tally.failed()
             return
         self._transport.sendto(payload, peer if self._side == "server" else None)
         self._row(peer).tx_bytes += len(payload)
@@ -86,9 +88,11 @@ class Caller:
             self._waiting.put_nowait(payload)
 
     def send(self, payload: bytes | memoryview) -> None:
+        """Send one datagram to the target."""
         self.socket.send(payload, self._peer)
 
     async def receive(self) -> bytes:
+        """The oldest datagram that came back; waits for one."""
         return await self._waiting.get()
 
     def forget(self) -> None:

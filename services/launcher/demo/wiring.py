@@ -39,9 +39,11 @@ class Wires:
         self._ipv6 = ipv6
 
     def up(self, link: str) -> None:
+        """Switch the link on."""
         self._route.link("set", index=self._index(link), state="up")
 
     def bridge(self, link: str) -> None:
+        """A bridge without ports yet."""
         # Without snooping a bridge floods neighbour discovery; with it, and no querier, it loses it.
         self._route.link("add", ifname=link, kind="bridge", br_mcast_snooping=0)
 
@@ -51,6 +53,7 @@ class Wires:
             self._route.link("add", ifname=link, kind="veth", peer={"ifname": other, "net_ns_fd": fd})
 
     def enslave(self, link: str, bridge: str) -> None:
+        """Make the link a port of the bridge."""
         self._route.link("set", index=self._index(link), master=self._index(bridge))
 
     def delete(self, link: str) -> None:
@@ -69,6 +72,7 @@ class Wires:
         ]
 
     def address(self, link: str, address: str, prefix: int) -> None:
+        """Add the address; one of IPv6 only where there is IPv6."""
         if family_of(address) == 4:
             self._route.addr("add", index=self._index(link), address=address, prefixlen=prefix)
         elif self._ipv6:

@@ -75,6 +75,7 @@ class World:
 
     @property
     def nodes(self) -> list[Node]:
+        """The nodes to capture on."""
         return [Node(node.name, namespaces.path_of(self._node(node)), INTERFACE_PREFIX) for node in self.topology.nodes]
 
     @property
@@ -84,6 +85,7 @@ class World:
 
     @property
     def plan_file(self) -> Path:
+        """What the pods do."""
         return session.plan_file(self._runtime_dir, self.session)
 
     def netns_of(self, role: str) -> Path:

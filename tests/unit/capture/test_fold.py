@@ -127,6 +127,11 @@ def test_without_a_pods_side_and_ports_local_is_who_sent_first() -> None:
     assert folded(answer, folder, oriented=False) == [(SERVER, CLIENT, 0, Side.NONE, 0, 100)]
 
 
+def test_without_ports_the_number_of_talkers_says_nothing() -> None:
+    rows = raw((SERVER, 0, CLIENT, 0, ICMP, Direction.TX, 0), (SERVER, 0, OTHER, 0, ICMP, Direction.TX, 0))
+    assert {row[0] for row in folded(rows, oriented=False)} == {SERVER}
+
+
 def test_without_a_pods_side_local_is_the_known_end() -> None:
     rows = raw((CLIENT, 40001, SERVER, 80, TCP, Direction.TX, 1))
     known = Folder(1000, frozenset({address.parse(SERVER)}))

@@ -53,12 +53,18 @@ def test_the_name_server_tells_a_format_error_where_it_can() -> None:
 
 async def test_a_wrong_answer_is_noticed() -> None:
     address, port = LOOPBACKS[0], free_port(LOOPBACKS[0])
-    others = {name: ("192.0.2.9", "2001:db8::9") for name in NAMES}
-    async with background(dns.serve(Serve("dns", (address,), port), Tally(), others)):
-        async with udp.connected(address, port, Tally()) as caller:
-            with pytest.raises(MessageError, match="a wrong answer"):
-                for _ in range(50):  # some of them ask for names that neither side knows
-                    await dns.lookup(caller, pace(), NAMES)
+    others = dict.fromkeys(NAMES, ("192.0.2.9", "2001:db8::9"))
+
+    async def look_up_often() -> None:
+        for _ in range(50):  # some of them ask for names that neither side knows
+            await dns.lookup(caller, pace(), NAMES)
+
+    async with (
+        background(dns.serve(Serve("dns", (address,), port), Tally(), others)),
+        udp.connected(address, port, Tally()) as caller,
+    ):
+        with pytest.raises(MessageError, match="a wrong answer"):
+            await look_up_often()
 
 
 async def test_a_client_asks_again_when_nobody_listens() -> None:
@@ -122,19 +128,18 @@ async def test_the_proxys_memory_of_clients_is_bounded(monkeypatch: pytest.Monke
     backend_port = free_port(address)
     tally = Tally()
     plan = Serve("proxy-udp", (address,), port, (address,), backend_port)
-    async with background(
-        dns.serve(Serve("dns", (address,), backend_port), Tally(), NAMES),
-        proxy.serve_udp(plan, tally),
+    async with (
+        background(dns.serve(Serve("dns", (address,), backend_port), Tally(), NAMES), proxy.serve_udp(plan, tally)),
+        udp.connected(address, port, Tally()) as first,
+        udp.connected(address, port, Tally()) as second,
     ):
-        async with udp.connected(address, port, Tally()) as first:
-            async with udp.connected(address, port, Tally()) as second:
 
-                def dropped() -> bool:
-                    first.send(encode_query(Query(1, "a.example", A)))
-                    second.send(encode_query(Query(2, "a.example", A)))
-                    return tally.failures > 0 and total(tally, "client")[1] > 0
+        def dropped() -> bool:
+            first.send(encode_query(Query(1, "a.example", A)))
+            second.send(encode_query(Query(2, "a.example", A)))
+            return tally.failures > 0 and total(tally, "client")[1] > 0
 
-                await until(dropped, "a dropped datagram of the second client", 5)
+        await until(dropped, "a dropped datagram of the second client", 5)
     assert len([key for key, _ in tally.rows() if key.side == "client"]) == 1
 
 

@@ -14,7 +14,8 @@ def test_a_report_holds_every_row() -> None:
     tally.row(Key("10.0.0.1", "10.0.0.3", "udp", 53, "server")).rx_bytes += 9
     tally.failures = 2
     line = tally.report("web", final=True)
-    assert line.endswith(b"}\n") and line.count(b"\n") == 1
+    assert line.endswith(b"}\n")
+    assert line.count(b"\n") == 1
     assert json.loads(line) == {
         "role": "web",
         "final": True,

@@ -1,0 +1,57 @@
+"""Connecting to a real Redis, and what is said when that fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.runtime.errors import UsageError
+from services.runtime.redis_client import StoreError, connect, translating
+from services.runtime.settings import CommonSettings
+from tests.support.redis_server import RedisServer
+
+
+async def test_replies_are_bytes(redis_server: RedisServer) -> None:
+    async with connect(CommonSettings(redis_url=redis_server.url)) as client:
+        await client.set("a", "1")
+        assert await client.get("a") == b"1"
+
+
+async def test_user_and_password_are_used(redis_server: RedisServer, folder: Path) -> None:
+    async with connect(CommonSettings(redis_url=redis_server.url)) as client:
+        await client.execute_command("ACL", "SETUSER", "viewer", "on", ">secret", "+ping")
+    (folder / "password").write_text("secret\n")
+    settings = CommonSettings(
+        redis_url=redis_server.url, redis_user="viewer", redis_password_file=str(folder / "password")
+    )
+    async with connect(settings) as client:
+        assert await client.ping()
+        with pytest.raises(StoreError, match="reading totals: Redis refused"), translating("reading totals"):
+            await client.get("a")
+
+
+async def test_a_wrong_password_is_said(redis_server: RedisServer, folder: Path) -> None:
+    (folder / "password").write_text("wrong")
+    settings = CommonSettings(
+        redis_url=redis_server.url, redis_user="viewer", redis_password_file=str(folder / "password")
+    )
+    async with connect(settings) as client:
+        with pytest.raises(StoreError, match="Check --redis-user"), translating("reading totals"):
+            await client.ping()
+
+
+async def test_an_unreachable_store_fails_at_once() -> None:
+    async with connect(CommonSettings(redis_url="unix:///nowhere/redis.sock")) as client:
+        with pytest.raises(StoreError, match="cannot be reached"), translating("reading totals"):
+            await client.ping()
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="--redis-url 'http://x'"):
+        connect(CommonSettings(redis_url="http://x"))
+
+
+def test_a_missing_password_file_is_named() -> None:
+    with pytest.raises(UsageError, match="--redis-password-file /nowhere: No such file"):
+        connect(CommonSettings(redis_password_file="/nowhere"))

@@ -1,0 +1,78 @@
+"""Where a setting's value comes from, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from services.runtime.errors import UsageError
+from services.runtime.settings import (
+    PREFIX,
+    SERVICES,
+    AggregatorSettings,
+    ApiSettings,
+    CaptureSettings,
+    as_arguments,
+    as_table,
+    load,
+)
+
+
+def test_defaults_stand_where_nothing_is_said() -> None:
+    settings = load(ApiSettings, [], {})
+    assert (settings.listen, settings.port) == ("127.0.0.1", 1337)
+
+
+def test_the_environment_wins_over_defaults_and_flags_win_over_it() -> None:
+    environ = {"PODLOXX_PORT": "8080"}
+    assert load(ApiSettings, [], environ).port == 8080
+    assert load(ApiSettings, ["--port", "9090"], environ).port == 9090
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load(ApiSettings, [], {}).port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "message"),
+    [
+        (["--port", "x"], {}, "--port must be a whole number, got 'x'"),
+        ([], {"PODLOXX_PORT": "1.5"}, "PODLOXX_PORT must be a whole number, got '1.5'"),
+        (["--port=-1"], {}, "--port must be at least 0"),
+        (["--log-level", "loud"], {}, "--log-level must be one of debug, info, warning, error, got 'loud'"),
+        (["--flow-window-s", "nan"], {}, "--flow-window-s must be at least 1"),
+        (["--flow-window-s", "soon"], {}, "--flow-window-s must be a number"),
+        (["--por", "1"], {}, "unrecognized arguments"),
+        (["--port"], {}, "expected one argument"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_source(argv: list[str], environ: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(ApiSettings, argv, environ)
+
+
+def test_arguments_round_trip() -> None:
+    argv = as_arguments(port=0, listen="::1", flow_window_s=2.5)
+    settings = load(ApiSettings, argv, {})
+    assert (settings.port, settings.listen, settings.flow_window_s) == (0, "::1", 2.5)
+
+
+def test_every_setting_of_every_service_is_in_the_table_once() -> None:
+    table = {entry.name: entry for entry in as_table()}
+    assert len(table) == len(list(as_table()))
+    for service, cls in SERVICES.items():
+        for field in dataclasses.fields(cls):
+            assert service in table[field.name].services
+    assert table["redis_url"].variable == PREFIX + "REDIS_URL"
+    assert table["redis_url"].flag == "--redis-url"
+    assert table["node"].default == "host name"
+
+
+@pytest.mark.parametrize("cls", [CaptureSettings, AggregatorSettings, ApiSettings])
+def test_help_says_what_each_flag_is_for(cls: type, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load(cls, ["--help"], {})
+    text = capsys.readouterr().out
+    assert all(f"--{field.name.replace('_', '-')}" in text for field in dataclasses.fields(cls))
