@@ -80,7 +80,8 @@ class Folder:
 
     def _local_is_peer(self, talks: RawRows, server: Sides) -> Mask:
         local, peer = self._is_known(talks, "local"), self._is_known(talks, "peer")
-        return np.where(local == peer, server == Side.LOCAL, peer)
+        flip: Mask = np.where(local == peer, server == Side.LOCAL, peer).astype(np.bool_)
+        return flip
 
     def _is_known(self, talks: RawRows, end: str) -> Mask:
         found = np.zeros(len(talks), bool)

@@ -23,7 +23,7 @@ _REFRESH_S: Final = 10.0
 """How often all is read again. The kernel is silent about some changes: that a link's other end
 moved to another namespace, and (unless asked for every route of the node) that a pod's address
 is known now."""
-_SPACING_S: Final = 0.05
+_SPACING_S: Final = 0.1
 """Between two looks at the events, so that a burst of pods makes few changes, each of which
 cuts a window; the first event after a quiet time is looked at at once."""
 _DATAGRAM_BYTES: Final = 1 << 16

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from redis.asyncio import Redis
 
 from services.capture.publisher import Origin, Publisher
 from services.flows import keys, wire
@@ -25,11 +26,11 @@ def window(tx_bytes: int) -> Window:
 
 
 @pytest.fixture
-def publisher(redis: Redis) -> Publisher:
+def publisher(redis: Any) -> Publisher:
     return Publisher(redis, NAMES, Origin("node-a", BOOT), 1000, SystemClock())
 
 
-async def entries(redis: Redis) -> list[tuple[int, int, bytes]]:
+async def entries(redis: Any) -> list[tuple[int, int, bytes]]:
     """(seq, confirmed, payload) of every entry in the stream."""
     return [
         (int(fields[keys.FIELD_SEQ]), int(fields[keys.FIELD_CONFIRMED]), fields[keys.FIELD_BATCH])
@@ -37,7 +38,7 @@ async def entries(redis: Redis) -> list[tuple[int, int, bytes]]:
     ]
 
 
-async def apply(redis: Redis, seq: int, *, read_all: bool = True) -> None:
+async def apply(redis: Any, seq: int, *, read_all: bool = True) -> None:
     """Confirm like the aggregator: applied number and cursor in one commit, applied entries removed."""
     every = await redis.xrange(NAMES.flows)
     values: dict[bytes, object] = {BOOT.encode(): seq}
@@ -49,7 +50,7 @@ async def apply(redis: Redis, seq: int, *, read_all: bool = True) -> None:
             await redis.xdel(NAMES.flows, entry)
 
 
-async def test_a_window_arrives_as_a_batch(redis: Redis, publisher: Publisher) -> None:
+async def test_a_window_arrives_as_a_batch(redis: Any, publisher: Publisher) -> None:
     publisher.add(window(98))
     assert await publisher.flush({"attachments": 1})
     [(seq, confirmed, payload)] = await entries(redis)
@@ -60,7 +61,7 @@ async def test_a_window_arrives_as_a_batch(redis: Redis, publisher: Publisher) -
     assert batch.gauges == {"attachments": 1}
 
 
-async def test_the_offset_turns_our_clock_into_that_of_redis(redis: Redis, publisher: Publisher) -> None:
+async def test_the_offset_turns_our_clock_into_that_of_redis(redis: Any, publisher: Publisher) -> None:
     publisher.add(window(1))
     await publisher.flush({})
     batch = wire.decode((await entries(redis))[0][2])
@@ -70,7 +71,7 @@ async def test_the_offset_turns_our_clock_into_that_of_redis(redis: Redis, publi
     assert 0 < batch.error_us < 1_000_000
 
 
-async def test_files_keep_their_own_time(redis: Redis) -> None:
+async def test_files_keep_their_own_time(redis: Any) -> None:
     publisher = Publisher(redis, NAMES, Origin("file", BOOT, own_time=True), 1000, SystemClock())
     publisher.add(window(1))
     await publisher.flush({})
@@ -78,7 +79,7 @@ async def test_files_keep_their_own_time(redis: Redis) -> None:
     assert (batch.offset_us, batch.error_us) == (0, 0)
 
 
-async def test_what_is_read_and_not_applied_is_sent_again_unchanged(redis: Redis, publisher: Publisher) -> None:
+async def test_what_is_read_and_not_applied_is_sent_again_unchanged(redis: Any, publisher: Publisher) -> None:
     for size in (1, 2):
         publisher.add(window(size))
         await publisher.flush({})
@@ -88,7 +89,7 @@ async def test_what_is_read_and_not_applied_is_sent_again_unchanged(redis: Redis
     assert await entries(redis) == before + before
 
 
-async def test_while_the_aggregator_is_away_nothing_is_sent_twice(redis: Redis, publisher: Publisher) -> None:
+async def test_while_the_aggregator_is_away_nothing_is_sent_twice(redis: Any, publisher: Publisher) -> None:
     for size in range(10):
         publisher.add(window(size))
         await publisher.flush({})
@@ -96,7 +97,7 @@ async def test_while_the_aggregator_is_away_nothing_is_sent_twice(redis: Redis, 
     assert publisher.waiting > 0
 
 
-async def test_confirmed_batches_are_forgotten_and_their_number_travels(redis: Redis, publisher: Publisher) -> None:
+async def test_confirmed_batches_are_forgotten_and_their_number_travels(redis: Any, publisher: Publisher) -> None:
     publisher.add(window(1))
     await publisher.flush({})
     await apply(redis, 1)
@@ -108,7 +109,7 @@ async def test_confirmed_batches_are_forgotten_and_their_number_travels(redis: R
     assert publisher.unconfirmed == 0
 
 
-async def test_a_lost_store_gets_everything_unconfirmed_again(redis: Redis, publisher: Publisher) -> None:
+async def test_a_lost_store_gets_everything_unconfirmed_again(redis: Any, publisher: Publisher) -> None:
     publisher.add(window(1))
     await publisher.flush({})
     await apply(redis, 1)
@@ -120,7 +121,7 @@ async def test_a_lost_store_gets_everything_unconfirmed_again(redis: Redis, publ
     assert [(seq, confirmed) for seq, confirmed, _ in await entries(redis)] == [(2, 1)]
 
 
-async def test_an_unreachable_store_loses_nothing(redis: Redis) -> None:
+async def test_an_unreachable_store_loses_nothing(redis: Any) -> None:
     gone = connect(CommonSettings(redis_url="unix:///nowhere.sock"))
     away = Publisher(gone, NAMES, Origin("node-a", BOOT), 1000, SystemClock())
     for size in range(30):

@@ -20,7 +20,7 @@ async def test_replies_are_bytes(redis_server: RedisServer) -> None:
 
 async def test_user_and_password_are_used(redis_server: RedisServer, folder: Path) -> None:
     async with connect(CommonSettings(redis_url=redis_server.url)) as client:
-        await client.execute_command("ACL", "SETUSER", "viewer", "on", ">secret", "+ping")
+        await client.acl_setuser("viewer", enabled=True, passwords=["+secret"], commands=["+ping"])
     (folder / "password").write_text("secret\n")
     settings = CommonSettings(
         redis_url=redis_server.url, redis_user="viewer", redis_password_file=str(folder / "password")

@@ -1,0 +1,326 @@
+"""The source that reads every frame of a link from a packet socket."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import socket
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from services.capture.flow_table import FlowTable
+from services.capture.frames import Frame, LinkType, parse
+from services.capture.links import Link
+from services.capture.raw_flow import Direction, RawRows
+from services.capture.sources import Drained
+from services.flows import address
+from services.flows.address import Address
+from services.flows.delta import Kind
+from services.runtime.errors import PodloxxError, PrivilegeError
+from services.runtime.log import get_logger
+
+_log = get_logger(__name__)
+
+_ETH_P_ALL: Final = 3
+_SOL_PACKET: Final = 263
+_PACKET_STATISTICS: Final = 6
+_PACKET_AUXDATA: Final = 8
+_PACKET_VNET_HDR: Final = 15
+_PACKET_OUTGOING: Final = 4
+_SO_ATTACH_FILTER: Final = 26
+_SO_RCVBUFFORCE: Final = 33
+_TP_STATUS_VLAN_VALID: Final = 0x10
+
+_AUXDATA: Final = struct.Struct("=IIIHHHH")
+"""tpacket_auxdata: status, length on the wire, captured length, offsets, VLAN tag and its type."""
+_CONTROL_BYTES: Final = socket.CMSG_SPACE(_AUXDATA.size)
+_STATISTICS: Final = struct.Struct("=II")
+_VNET: Final = struct.Struct("=BBHHHH")
+"""virtio_net_hdr: flags, segmentation type, header length, segment size, checksum start and offset."""
+_VNET_NEEDS_CSUM: Final = 1
+_VNET_ECN: Final = 0x80
+_VNET_TCP: Final = frozenset({1, 4})
+_TCP_OFFSET: Final = 12
+_TCP_MIN_BYTES: Final = 20
+_UDP_BYTES: Final = 8
+_TAG_BYTES: Final = 4
+
+_SNAP_BYTES: Final = 256
+"""Enough for every header that is parsed, but for rare chains of IPv6 extension headers."""
+_SNAP_LARGE_BYTES: Final = 128
+"""The same for large frames. The kernel gives the pages of a super-packet back at once where what
+is left fits into the space behind its headers (up to 128 bytes, tried): then the buffer
+holds twenty times as many."""
+_LARGE_BYTES: Final = 512
+_INSTRUCTION: Final = struct.Struct("=HBBI")
+_PROGRAM: Final = struct.Struct("@HP")
+_SNAP: Final = b"".join(
+    _INSTRUCTION.pack(*line)
+    for line in (
+        (0x80, 0, 0, 0),  # load the frame's length
+        (0x25, 0, 1, _LARGE_BYTES),  # jump if greater, else skip one
+        (0x06, 0, 0, _SNAP_LARGE_BYTES),  # return
+        (0x06, 0, 0, _SNAP_BYTES),
+    )
+)
+_NOTHING: Final = _INSTRUCTION.pack(0x06, 0, 0, 0)
+
+_RECEIVE_BUFFER_BYTES: Final = 8 << 20
+"""Asked for per link; the kernel doubles it. Room for 20,000 small frames, so a tenth of a second
+at the pace at which they can be read; only taken up while frames wait."""
+_FRAMES_PER_TURN: Final = 256
+"""Frames of one link that are read before others have their turn: about a millisecond."""
+_TURNS_PER_DRAIN: Final = 128
+"""More than the buffer holds, so that a drain takes all that had arrived, and ends."""
+_CLOSERS: Final = 4
+_SENDERS: Final = 16
+"""Addresses told per attachment; a pod has a few, one that forwards or forges any number."""
+
+_LINK_TYPES: Final = {1: LinkType.ETHERNET, 772: LinkType.ETHERNET, 65534: LinkType.RAW_IP}
+"""By the kernel's ARPHRD number: Ethernet, loopback, and links without a header of their own."""
+
+
+@dataclass(slots=True)
+class _Tap:
+    """The packet socket on one link."""
+
+    link: Link
+    attachment: int
+    socket: socket.socket
+    link_type: LinkType
+    vnet_bytes: int = _VNET.size
+    """Length of the segmentation header before each frame; 0 once the kernel could not write it."""
+    failure: OSError | None = None
+
+    def gone(self) -> bool:
+        """Whether the link was removed or left this namespace; a link that is down is not gone."""
+        name: str = self.socket.getsockname()[0]
+        return not name
+
+
+class SocketSource:
+    """Counts the frames that the kernel hands to packet sockets, one per link.
+
+    `capacity` bounds the flows kept apart between two drains. Bytes and packets are those of the
+    interface's counters wherever the kernel dropped none for want of buffer space
+    (`kernel-drop` in the loss). Known deviations: a frame to the pod that the veth itself then
+    drops is seen here and not counted there; a VLAN tag which a VLAN device in the pod added is
+    counted here and not there; with GRO turned on at a veth, frames are merged between its
+    counters and the socket. Raises PrivilegeError where packet sockets are not allowed.
+    """
+
+    name = "socket"
+
+    def __init__(self, capacity: int, *, receive_buffer_bytes: int = _RECEIVE_BUFFER_BYTES) -> None:
+        with _translating():
+            _packet_socket().close()
+        self._table = FlowTable(capacity)
+        self._receive_buffer_bytes = receive_buffer_bytes
+        self._taps: dict[int, _Tap] = {}
+        self._loss: Counter[str] = Counter()
+        self._frame = bytearray(_VNET.size + _SNAP_BYTES)
+        self._view = memoryview(self._frame)
+        self._closers = ThreadPoolExecutor(_CLOSERS, thread_name_prefix="close")
+        self._small_buffer_told = False
+
+    async def attach(self, link: Link, attachment: int) -> None:
+        """Count the link's frames from now on.
+
+        Raises OSError where the link is gone, PodloxxError where the process has too many files
+        open or the link's frames cannot be read.
+        """
+        with _translating():
+            tap = self._open(link, attachment)
+        self._taps[attachment] = tap
+        asyncio.get_running_loop().add_reader(tap.socket, self._on_readable, tap)
+
+    async def detach(self, attachment: int) -> None:
+        """Stop; counts everything up to now."""
+        tap = self._taps.pop(attachment)
+        # Closing waits for the kernel to finish with the socket; up to then it would take in
+        # frames that nobody reads.
+        _filter(tap.socket, _NOTHING)
+        await self._drain(tap)
+        self._close(tap)
+
+    async def drain(self) -> Drained:
+        """What was counted since the last drain, with all that had arrived when it began."""
+        for tap in list(self._taps.values()):
+            await self._drain(tap)
+            if tap.failure is not None:
+                raise PodloxxError(f"cannot read the packets of {tap.link.name}: {tap.failure}") from tap.failure
+        rows = self._table.take()
+        loss, self._loss = self._loss, Counter()
+        return Drained(rows, dict(loss), _senders(rows))
+
+    async def close(self) -> None:
+        """Close every socket; what was not drained is dropped."""
+        for tap in self._taps.values():
+            self._close(tap)
+        self._taps.clear()
+        await asyncio.to_thread(self._closers.shutdown)
+
+    def _open(self, link: Link, attachment: int) -> _Tap:
+        packets = _packet_socket()
+        try:
+            packets.setblocking(False)
+            packets.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+            packets.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+            self._enlarge(packets)
+            _filter(packets, _SNAP)
+            packets.bind((link.name, _ETH_P_ALL))
+            if socket.if_nametoindex(link.name) != link.index:
+                raise OSError(errno.ENODEV, f"{link.name} is another interface by now")
+            hardware = packets.getsockname()[3]
+            if hardware not in _LINK_TYPES:
+                raise PodloxxError(
+                    f"cannot read the packets of {link.name}: its link type (ARPHRD {hardware}) is neither Ethernet "
+                    "nor plain IP. Leave it out of --interface and --interface-prefix."
+                )
+        except BaseException:
+            packets.close()
+            raise
+        return _Tap(link, attachment, packets, _LINK_TYPES[hardware])
+
+    def _enlarge(self, packets: socket.socket) -> None:
+        wanted = self._receive_buffer_bytes
+        try:
+            packets.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
+        except PermissionError:
+            packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
+            got = packets.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+            if got < wanted and not self._small_buffer_told:
+                self._small_buffer_told = True
+                _log.warning(
+                    "small-receive-buffer", bytes=got, wanted=wanted, raise_with=f"sysctl net.core.rmem_max={wanted}"
+                )
+
+    def _close(self, tap: _Tap) -> None:
+        asyncio.get_running_loop().remove_reader(tap.socket)
+        self._closers.submit(tap.socket.close)
+
+    def _on_readable(self, tap: _Tap) -> None:
+        self._read(tap)
+        if tap.failure is not None or tap.gone():
+            # The socket stays until it is detached, but would be readable for ever.
+            asyncio.get_running_loop().remove_reader(tap.socket)
+
+    async def _drain(self, tap: _Tap) -> None:
+        for _ in range(_TURNS_PER_DRAIN):
+            if self._read(tap) < _FRAMES_PER_TURN:
+                break
+            await asyncio.sleep(0)
+        _, dropped = _STATISTICS.unpack(tap.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
+        if dropped:
+            self._loss["kernel-drop"] += dropped
+
+    def _read(self, tap: _Tap) -> int:
+        """Count up to `_FRAMES_PER_TURN` frames; returns how many there were."""
+        receive, buffers = tap.socket.recvmsg_into, [self._view]
+        for count in range(_FRAMES_PER_TURN):
+            try:
+                size, control, _, sender = receive(buffers, _CONTROL_BYTES)
+            except BlockingIOError:
+                return count
+            except OSError as error:
+                self._on_error(tap, error)
+                if tap.failure is not None:
+                    return count
+            else:
+                self._count(tap, size, control[0][2], outgoing=sender[2] == _PACKET_OUTGOING)
+        return _FRAMES_PER_TURN
+
+    def _on_error(self, tap: _Tap, error: OSError) -> None:
+        if error.errno == errno.EINVAL and tap.vnet_bytes:
+            # The kernel has no number for this kind of segmentation (SCTP), and drops the frame.
+            # Without the header all frames come, only not how many segments they are.
+            self._loss["unknown-segmentation"] += 1
+            tap.socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 0)
+            tap.vnet_bytes = 0
+        elif error.errno != errno.ENETDOWN:
+            tap.failure = error
+
+    def _count(self, tap: _Tap, size: int, auxdata: bytes, *, outgoing: bool) -> None:
+        status, length, *_ = _AUXDATA.unpack(auxdata)
+        start = tap.vnet_bytes
+        frame = parse(self._view[start:size], tap.link_type)
+        # A tag that came in the frame was counted by the interface, and taken out before the
+        # frame came here. On its way out a frame's tag is counted only where it still is in it.
+        tag = _TAG_BYTES if status & _TP_STATUS_VLAN_VALID and not outgoing else 0
+        segments = 1
+        if start and self._frame[1]:
+            segments, headers = _segments(self._view[:size], frame, length)
+            frame = frame._replace(header_bytes=headers + tag)
+        direction = Direction.TX if outgoing == tap.link.pod_side else Direction.RX
+        self._table.add(tap.attachment, direction, frame, length + tag, segments)
+
+
+def _segments(data: memoryview, frame: Frame, length: int) -> tuple[int, int]:
+    """Into how many packets a super-packet is to be cut, and the headers that each of them repeats.
+
+    In a tunnel the checksum starts at the innermost transport header, which is what the cut
+    repeats; `frame` knows the outermost one.
+    """
+    flags, kind, _, segment_bytes, checksum_start, _ = _VNET.unpack_from(data)
+    headers = frame.header_bytes
+    if flags & _VNET_NEEDS_CSUM:
+        headers = checksum_start + _UDP_BYTES
+        if kind & ~_VNET_ECN in _VNET_TCP:
+            at = _VNET.size + checksum_start + _TCP_OFFSET
+            headers = checksum_start + (data[at] // 16 * 4 if at < len(data) else _TCP_MIN_BYTES)
+    payload = length - headers
+    return max(1, -(-payload // segment_bytes)), headers
+
+
+def _senders(rows: RawRows) -> dict[int, frozenset[Address]]:
+    """Addresses from which each attachment's pod sent, those of most packets where there are many."""
+    sent = rows[(rows["kind"] == Kind.IP) & (rows["direction"] == Direction.TX)]
+    found: dict[int, list[Address]] = {}
+    for row in sent[np.argsort(sent["packets"], kind="stable")[::-1]]:
+        known = found.setdefault(int(row["attachment"]), [])
+        if len(known) < _SENDERS:
+            one = address.from_words(int(row["local_hi"]), int(row["local_lo"]))
+            if one not in known and not (one.is_unspecified or one.is_link_local or one.is_loopback):
+                known.append(one)
+    return {attachment: frozenset(known) for attachment, known in found.items() if known}
+
+
+def _packet_socket() -> socket.socket:
+    # Protocol 0: nothing arrives until it is bound, so never a frame of another link.
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+
+
+def _filter(packets: socket.socket, program: bytes) -> None:
+    """Have the kernel keep as many bytes of each frame as a classic BPF program returns."""
+    code = ctypes.create_string_buffer(program, len(program))
+    packets.setsockopt(
+        socket.SOL_SOCKET,
+        _SO_ATTACH_FILTER,
+        _PROGRAM.pack(len(program) // _INSTRUCTION.size, ctypes.addressof(code)),
+    )
+
+
+@contextmanager
+def _translating() -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise PrivilegeError(
+            "capturing needs the capability CAP_NET_RAW, which this process does not have: run it as root "
+            "or grant that capability."
+        ) from error
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise PrivilegeError(
+                "capturing needs one open file per interface besides CAP_NET_RAW, and no more may be opened: "
+                "raise the limit of open files (ulimit -n)."
+            ) from error
+        raise

@@ -1,0 +1,56 @@
+"""What may not be in the repository, and how large its files may grow."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEXT = {".py", ".md", ".toml", ".lock", ".lua", ".js", ".css", ".html", ".c", ".h", ".json", ".yaml", ".yml", ""}
+
+
+def tracked() -> list[Path]:
+    """The files that git tracks or would."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize(("folder", "most"), [("services", 400), ("tests", 500)])
+def test_files_stay_small_enough_for_one_sentence(folder: str, most: int) -> None:
+    sizes = {path: len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
+    assert {str(path.relative_to(ROOT)): size for path, size in sizes.items() if size > most} == {}
+
+
+def test_no_file_names_a_package_index_or_a_home() -> None:
+    pattern = re.compile(
+        r"https?://[^/\s]*(pypi|index|simple|registry|goproxy)[^/\s]*/|--(extra-)?index-url|/root/|/home/\w"
+    )
+    found = []
+    for path in tracked():
+        if path.suffix in TEXT and path != Path(__file__):
+            found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in pattern.finditer(path.read_text())]
+    assert found == []
+
+
+def test_the_lock_is_hashed_without_headers() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert not any(line.startswith("#") or "://" in line for line in lines)
+    pinned = [line for line in lines if re.match(r"[a-z0-9]", line)]
+    assert pinned
+    assert all("==" in line and line.endswith("\\") for line in pinned)
+
+
+def test_every_module_says_in_one_sentence_what_it_is() -> None:
+    for path in (ROOT / "services").rglob("*.py"):
+        summary = path.read_text().split('"""')[1].split("\n\n")[0].strip()
+        assert summary.endswith((".", "?")), f"{path.relative_to(ROOT)}: {summary}"
+        assert ". " not in summary, f"{path.relative_to(ROOT)} needs more than one sentence: {summary}"
