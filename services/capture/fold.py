@@ -80,11 +80,10 @@ class Folder:
 
     def _local_is_peer(self, talks: RawRows, server: Sides) -> Mask:
         local, peer = self._is_known(talks, "local"), self._is_known(talks, "peer")
-        flip: Mask = np.where(local == peer, server == Side.LOCAL, peer).astype(np.bool_)
-        return flip
+        return np.where(local == peer, server == Side.LOCAL, peer)
 
     def _is_known(self, talks: RawRows, end: str) -> Mask:
-        found = np.zeros(len(talks), bool)
+        found: Mask = np.zeros(len(talks), np.bool_)
         for hi, lo in self._known:
             found |= (talks[f"{end}_hi"] == hi) & (talks[f"{end}_lo"] == lo)
         return found
@@ -112,7 +111,8 @@ def _higher_first(rows: RawRows) -> Mask:
     result = rows["local_port"] > rows["peer_port"]
     for one, two in (("local_lo", "peer_lo"), ("local_hi", "peer_hi")):
         result = np.where(rows[one] == rows[two], result, rows[one] > rows[two])
-    return result & (rows["kind"] == Kind.IP)
+    higher: Mask = result & (rows["kind"] == Kind.IP)
+    return higher
 
 
 def _flip(rows: RawRows, where: Mask) -> None:

@@ -84,7 +84,12 @@ class Keys:
 
     def peers(self, row: int) -> str:
         """Hash: one row's peers, at most `peers_per_pod` and one `other peers` per scope."""
-        return f"{self._tag}:peers:{row}"
+        return f"{self.peers_prefix}{row}"
+
+    @property
+    def peers_prefix(self) -> str:
+        """What the names of all rows' peers begin with."""
+        return f"{self._tag}:peers:"
 
 
 def shard_of(node: str, shards: int) -> int:

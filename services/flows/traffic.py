@@ -289,10 +289,9 @@ def decode_session(data: bytes) -> Session:
 
 
 def peer_key(peer: Peer) -> bytes:
-    """The field under which a peer stands in its row's hash."""
-    return _pack(
-        [peer.address, peer.protocol, peer.port, peer.server, peer.kind, peer.scope.value, peer.rule, peer.via]
-    )
+    """What keeps a row's peers apart: the field under which a peer stands in the row's hash."""
+    what = peer.kind, peer.scope.value, peer.rule, peer.via, peer.namespace, peer.name
+    return _pack([peer.address, peer.protocol, peer.port, peer.server, *what])
 
 
 def encode_peer(peer: Peer) -> bytes:

@@ -15,7 +15,7 @@ CONFIGURATION = ROOT / "docs" / "configuration.md"
 
 def line(entry: Described) -> str:
     """A setting's line in the table."""
-    default = f"`{entry.default}`" if entry.default else "–"
+    default = f"`{entry.default}`" if entry.default else ""
     text = entry.help.replace("|", "\\|")
     return f"| `{entry.flag}` | `{entry.variable}` | {default} | {', '.join(entry.services)} | {text} |"
 

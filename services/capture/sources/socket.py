@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import fcntl
 import socket
 import struct
 from collections import Counter
@@ -24,6 +25,7 @@ from services.capture.sources import Drained
 from services.flows import address
 from services.flows.address import Address
 from services.flows.delta import Kind
+from services.flows.table import group, sum_by
 from services.runtime.errors import PodloxxError, PrivilegeError
 from services.runtime.log import get_logger
 
@@ -35,6 +37,8 @@ _PACKET_STATISTICS: Final = 6
 _PACKET_AUXDATA: Final = 8
 _PACKET_VNET_HDR: Final = 15
 _PACKET_OUTGOING: Final = 4
+_SIOCGIFINDEX: Final = 0x8933
+_IFREQ: Final = struct.Struct("=16si20x")
 _SO_ATTACH_FILTER: Final = 26
 _SO_RCVBUFFORCE: Final = 33
 _TP_STATUS_VLAN_VALID: Final = 0x10
@@ -49,7 +53,9 @@ _VNET_NEEDS_CSUM: Final = 1
 _VNET_ECN: Final = 0x80
 _VNET_TCP: Final = frozenset({1, 4})
 _TCP_OFFSET: Final = 12
-_TCP_MIN_BYTES: Final = 20
+_TCP_USUAL_BYTES: Final = 32
+"""A TCP header with timestamps, for where it lies beyond what was read (IPv6 in a tunnel over
+IPv6). Taking it for too long loses a segment only if the last one is a few bytes."""
 _UDP_BYTES: Final = 8
 _TAG_BYTES: Final = 4
 
@@ -84,6 +90,8 @@ _CLOSERS: Final = 4
 _SENDERS: Final = 16
 """Addresses told per attachment; a pod has a few, one that forwards or forges any number."""
 
+_SENDER: Final = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("attachment", "<u4"), ("zero", "<u4")])
+
 _LINK_TYPES: Final = {1: LinkType.ETHERNET, 772: LinkType.ETHERNET, 65534: LinkType.RAW_IP}
 """By the kernel's ARPHRD number: Ethernet, loopback, and links without a header of their own."""
 
@@ -99,11 +107,6 @@ class _Tap:
     vnet_bytes: int = _VNET.size
     """Length of the segmentation header before each frame; 0 once the kernel could not write it."""
     failure: OSError | None = None
-
-    def gone(self) -> bool:
-        """Whether the link was removed or left this namespace; a link that is down is not gone."""
-        name: str = self.socket.getsockname()[0]
-        return not name
 
 
 class SocketSource:
@@ -171,24 +174,27 @@ class SocketSource:
     def _open(self, link: Link, attachment: int) -> _Tap:
         packets = _packet_socket()
         try:
-            packets.setblocking(False)
-            packets.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-            packets.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-            self._enlarge(packets)
-            _filter(packets, _SNAP)
-            packets.bind((link.name, _ETH_P_ALL))
-            if socket.if_nametoindex(link.name) != link.index:
-                raise OSError(errno.ENODEV, f"{link.name} is another interface by now")
-            hardware = packets.getsockname()[3]
-            if hardware not in _LINK_TYPES:
-                raise PodloxxError(
-                    f"cannot read the packets of {link.name}: its link type (ARPHRD {hardware}) is neither Ethernet "
-                    "nor plain IP. Leave it out of --interface and --interface-prefix."
-                )
+            return _Tap(link, attachment, packets, self._bind(packets, link))
         except BaseException:
             packets.close()
             raise
-        return _Tap(link, attachment, packets, _LINK_TYPES[hardware])
+
+    def _bind(self, packets: socket.socket, link: Link) -> LinkType:
+        packets.setblocking(False)
+        packets.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        packets.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        self._enlarge(packets)
+        _filter(packets, _SNAP)
+        packets.bind((link.name, _ETH_P_ALL))
+        if _index(packets, link.name) != link.index:
+            raise OSError(errno.ENODEV, f"{link.name} is another interface by now")
+        hardware = packets.getsockname()[3]
+        if hardware not in _LINK_TYPES:
+            raise PodloxxError(
+                f"cannot read the packets of {link.name}: its link type (ARPHRD {hardware}) is neither Ethernet "
+                "nor plain IP. Leave it out of --interface and --interface-prefix."
+            )
+        return _LINK_TYPES[hardware]
 
     def _enlarge(self, packets: socket.socket) -> None:
         wanted = self._receive_buffer_bytes
@@ -209,8 +215,7 @@ class SocketSource:
 
     def _on_readable(self, tap: _Tap) -> None:
         self._read(tap)
-        if tap.failure is not None or tap.gone():
-            # The socket stays until it is detached, but would be readable for ever.
+        if tap.failure is not None:
             asyncio.get_running_loop().remove_reader(tap.socket)
 
     async def _drain(self, tap: _Tap) -> None:
@@ -218,6 +223,8 @@ class SocketSource:
             if self._read(tap) < _FRAMES_PER_TURN:
                 break
             await asyncio.sleep(0)
+        if tap.failure is not None:
+            return
         _, dropped = _STATISTICS.unpack(tap.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
         if dropped:
             self._loss["kernel-drop"] += dropped
@@ -246,6 +253,8 @@ class SocketSource:
             tap.socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 0)
             tap.vnet_bytes = 0
         elif error.errno != errno.ENETDOWN:
+            # ENETDOWN is told once, when the link goes down; should it come up again frames
+            # arrive again, and should it be removed the socket is detached.
             tap.failure = error
 
     def _count(self, tap: _Tap, size: int, auxdata: bytes, *, outgoing: bool) -> None:
@@ -275,7 +284,7 @@ def _segments(data: memoryview, frame: Frame, length: int) -> tuple[int, int]:
         headers = checksum_start + _UDP_BYTES
         if kind & ~_VNET_ECN in _VNET_TCP:
             at = _VNET.size + checksum_start + _TCP_OFFSET
-            headers = checksum_start + (data[at] // 16 * 4 if at < len(data) else _TCP_MIN_BYTES)
+            headers = checksum_start + (data[at] // 16 * 4 if at < len(data) else _TCP_USUAL_BYTES)
     payload = length - headers
     return max(1, -(-payload // segment_bytes)), headers
 
@@ -283,19 +292,30 @@ def _segments(data: memoryview, frame: Frame, length: int) -> tuple[int, int]:
 def _senders(rows: RawRows) -> dict[int, frozenset[Address]]:
     """Addresses from which each attachment's pod sent, those of most packets where there are many."""
     sent = rows[(rows["kind"] == Kind.IP) & (rows["direction"] == Direction.TX)]
-    found: dict[int, list[Address]] = {}
-    for row in sent[np.argsort(sent["packets"], kind="stable")[::-1]]:
-        known = found.setdefault(int(row["attachment"]), [])
-        if len(known) < _SENDERS:
-            one = address.from_words(int(row["local_hi"]), int(row["local_lo"]))
-            if one not in known and not (one.is_unspecified or one.is_link_local or one.is_loopback):
-                known.append(one)
-    return {attachment: frozenset(known) for attachment, known in found.items() if known}
+    keys = np.zeros(len(sent), _SENDER)
+    keys["hi"], keys["lo"], keys["attachment"] = sent["local_hi"], sent["local_lo"], sent["attachment"]
+    first, inverse = group(keys)
+    unique, packets = keys[first], sum_by(inverse, sent["packets"], len(first))
+    order = np.lexsort((-packets.astype(np.int64), unique["attachment"]))
+    unique = unique[order]
+    starts = np.searchsorted(unique["attachment"], unique["attachment"])
+    found: dict[int, set[Address]] = {}
+    for row in unique[np.arange(len(unique)) - starts < _SENDERS]:
+        one = address.from_words(int(row["hi"]), int(row["lo"]))
+        if not (one.is_unspecified or one.is_link_local or one.is_loopback):
+            found.setdefault(int(row["attachment"]), set()).add(one)
+    return {attachment: frozenset(known) for attachment, known in found.items()}
 
 
 def _packet_socket() -> socket.socket:
     # Protocol 0: nothing arrives until it is bound, so never a frame of another link.
     return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+
+
+def _index(packets: socket.socket, name: str) -> int:
+    """The index of an interface, without opening a socket for that as if_nametoindex does."""
+    answer = fcntl.ioctl(packets, _SIOCGIFINDEX, _IFREQ.pack(name.encode(), 0))
+    return int(_IFREQ.unpack(answer)[1])
 
 
 def _filter(packets: socket.socket, program: bytes) -> None:

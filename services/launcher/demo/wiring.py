@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -110,7 +111,7 @@ def wires(namespace: str, *, ipv6: bool) -> Iterator[Wires]:
             if error.code == errno.EPERM:
                 raise PrivilegeError(namespaces.PRIVILEGE_SENTENCE) from error
             raise PodloxxError(
-                f"The kernel refused a part of the demo's network in {namespace}: {error}. "
+                f"The kernel refused a part of the demo's network in {namespace}: {os.strerror(error.code)}. "
                 "The demo needs bridge and veth links."
             ) from error
 

@@ -71,7 +71,7 @@ class World:
         plan = demo_plan(self.topology, seed, now())
         self.plan = plan if self._ipv6 else only_ipv4(plan)
         self._generations: dict[str, int] = {}  # how often each pod has come
-        self._made = False
+        self._ours = False  # the session's name is claimed by this very object
 
     @property
     def nodes(self) -> list[Node]:
@@ -110,14 +110,15 @@ class World:
         PrivilegeError without root; PodloxxError when the session's name is taken, for a kernel
         without bridges or veths, for a missing program. Idempotent.
         """
-        if self._made:
+        if self._ours:
             return
         missing = pod_process.missing_tools()
         if missing:
             raise PodloxxError(f"The demo needs {' and '.join(missing)} from util-linux: install that package.")
         self._refuse_taken_name()
-        self._runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._ours = True
         try:
+            self._runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._write_files()
             self._make_nodes()
             for pod in self.topology.fixed_pods():
@@ -125,13 +126,14 @@ class World:
         except BaseException:
             self.destroy()
             raise
-        self._made = True
 
     def destroy(self) -> None:
-        """Remove every namespace, link and file of the session. Idempotent."""
+        """Remove every namespace, link and file of the session that `create` made. Idempotent."""
+        if not self._ours:
+            return  # another's session may have the same name
         session.remove_namespaces(self.session)
         session.forget(self._runtime_dir, self.session)
-        self._made = False
+        self._ours = False
 
     def add_pod(self, pod: Pod) -> None:
         """Make the pod's namespace and its link to its node's bridge."""

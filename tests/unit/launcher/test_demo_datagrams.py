@@ -182,3 +182,47 @@ def test_nothing_is_sent_without_a_transport() -> None:
     udp.Caller("192.0.2.1", 53, tally, None).send(b"lost")
     assert tally.failures == 1
     assert tally.rows() == []
+
+
+def test_while_the_queue_is_full_datagrams_are_lost() -> None:
+    tally = Tally()
+    caller = udp.Caller("192.0.2.1", 53, tally, None)
+    caller.socket.pause_writing()
+    caller.send(b"lost")
+    assert tally.failures == 1
+    caller.socket.resume_writing()
+    assert not caller.socket._full
+
+
+async def test_a_source_that_is_not_here_is_counted_and_tried_again() -> None:
+    talk = Talk("bulk-udp", LOOPBACKS[0], free_port(LOOPBACKS[0]), 1000.0, 100, sources=("192.0.2.77",))
+    tally = Tally()
+    async with background(bulk.talk_udp(talk, pace(), tally)):
+        await until(lambda: tally.failures >= 2, "two attempts")
+
+
+async def test_a_datagram_without_an_id_gets_no_answer() -> None:
+    address, port, tally = LOOPBACKS[0], free_port(LOOPBACKS[0]), Tally()
+    async with (
+        background(dns.serve(Serve("dns", (address,), port), tally, NAMES)),
+        udp.connected(address, port, Tally()) as caller,
+    ):
+
+        def counted() -> bool:
+            caller.send(b"x")
+            return tally.failures > 0
+
+        await until(counted, "the failure")
+    assert total(tally, "server")[0] == 0
+
+
+async def test_a_backend_that_cannot_be_reached_is_counted() -> None:
+    address, port, tally = LOOPBACKS[0], free_port(LOOPBACKS[0]), Tally()
+    plan = Serve("proxy-udp", (address,), port, ("255.255.255.255",), 53)
+    async with background(proxy.serve_udp(plan, tally)), udp.connected(address, port, Tally()) as caller:
+
+        def counted() -> bool:
+            caller.send(b"x")
+            return tally.failures > 0
+
+        await until(counted, "the failure")

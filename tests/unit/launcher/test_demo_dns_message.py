@@ -70,6 +70,19 @@ def test_an_answer_points_back_to_the_questions_name() -> None:
     )
 
 
+@pytest.mark.parametrize("message", [encode_query(Query(1, "a", A)), bytes(2) + b"\x85\x80" + bytes(8)])
+def test_what_is_no_answer_to_one_question_is_refused(message: bytes) -> None:
+    with pytest.raises(MessageError, match="not an answer to one question"):
+        decode_answer(message)
+
+
+def test_a_record_that_is_no_address_is_refused() -> None:
+    whole = bytearray(encode_answer(Query(1, "a", A), ("192.0.2.1",)))
+    whole[-5] = 3
+    with pytest.raises(MessageError, match="a record without an address"):
+        decode_answer(bytes(whole))
+
+
 def test_the_name_error_is_told() -> None:
     answer = decode_answer(encode_answer(Query(1, "gone.example", A), (), NAME_ERROR))
     assert (answer.rcode, answer.addresses) == (NAME_ERROR, ())

@@ -237,6 +237,16 @@ async def test_a_client_tries_again_until_its_server_is_there() -> None:
             await until(lambda: total(server, "server")[1] > 0, "a request", 10)
 
 
+async def test_a_connection_that_is_gone_before_it_is_looked_at_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    address, port, tally = LOOPBACKS[0], free_port(LOOPBACKS[0]), Tally()
+    async with background(http.serve(Serve("http", (address,), port), tally)):
+        await say(address, port)
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.StreamWriter, "get_extra_info", lambda *_: None)
+            assert await say(address, port) == b""
+    assert tally.failures == 1
+
+
 async def test_connections_above_the_bound_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "MAX_CONNECTIONS", 2)
     address, port, tally = LOOPBACKS[0], free_port(LOOPBACKS[0]), Tally()

@@ -1,0 +1,1 @@
+"""Knows who is who: turns flow deltas into totals with a scope and a rule for every byte."""

@@ -1,0 +1,191 @@
+"""A directory that a JSON file writes down: who had which address never changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from services.aggregator.directory import PodDetails
+from services.aggregator.directory.ranges import Ranges, parse_named, parse_network, parse_plain, parse_scope
+from services.flows import address
+from services.flows.address import Address
+from services.flows.scope import Named, Place, Pod, Scope
+from services.runtime.errors import UsageError
+
+VERSION: Final = 1
+_SECTIONS: Final = frozenset(("version", "addresses", "nodes", "services", "cidrs"))
+
+
+class StaticDirectory:
+    """The directory of a file's content; `cidr` and `private_cidr` are the settings of that name.
+
+    Raises UsageError naming the file, the place in it and what is expected there.
+    """
+
+    generation = 0
+
+    def __init__(self, content: Mapping[str, Any], source: str, *, cidr: str = "", private_cidr: str = "") -> None:
+        file = _File(source)
+        file.check(content)
+        nodes = file.section(content, "nodes")
+        self._pods = {
+            file.address(text, "addresses"): file.pod(entry, f"addresses.{text}", nodes)
+            for text, entry in file.section(content, "addresses").items()
+        }
+        self._of: dict[str, set[Address]] = {}
+        for one, pod in self._pods.items():
+            self._of.setdefault(pod.uid, set()).add(one)
+        self._services = {
+            file.address(text, "services"): file.named(entry, f"services.{text}")
+            for text, entry in file.section(content, "services").items()
+        }
+        self._nodes: dict[Address, Named] = {}
+        self._gateways: dict[Address, Named] = {}
+        pod_ranges = []
+        for name, entry in nodes.items():
+            where = f"nodes.{name}"
+            for text in file.strings(entry, "addresses", where):
+                self._nodes[file.address(text, where)] = Named(name)
+            for text in file.strings(entry, "pod_cidrs", where):
+                network = file.network(text, f"{where}.pod_cidrs")
+                pod_ranges.append((network, True))
+                self._gateways[address.normal(network.network_address + 1)] = Named(name)
+        named = [file.cidr(name, entry) for name, entry in file.section(content, "cidrs").items()]
+        self._cidrs = Ranges([*named, *parse_named(cidr)])
+        self._private = Ranges(parse_plain(private_cidr))
+        self._pod_ranges = Ranges(pod_ranges)
+
+    @classmethod
+    def read(cls, path: str, *, cidr: str = "", private_cidr: str = "") -> StaticDirectory:
+        """The directory in the file `path`; without a path one that knows nobody."""
+        if not path:
+            return cls({"version": VERSION}, "the empty directory", cidr=cidr, private_cidr=private_cidr)
+        try:
+            content = json.loads(Path(path).read_bytes())
+        except OSError as error:
+            raise UsageError(f"cannot read the address file {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise UsageError(f"the address file {path} is not JSON: {error}") from error
+        return cls(content, path, cidr=cidr, private_cidr=private_cidr)
+
+    def owner(self, addresses: Iterable[Address], node: str) -> Pod | None:
+        """The pod that has one of `addresses`; None where no pod or several do."""
+        found = {pod.uid: pod for one in addresses if (pod := self._pods.get(one)) is not None}
+        here = [pod for pod in found.values() if pod.place.node in {"", node}] or list(found.values())
+        return here[0] if len(here) == 1 else None
+
+    def addresses(self, pod: Pod) -> frozenset[Address]:
+        """All addresses of a pod."""
+        return frozenset(self._of.get(pod.uid, ()))
+
+    def details(self, _: Pod) -> PodDetails:
+        """A file says no more of a pod."""
+        return PodDetails()
+
+    def known(self) -> frozenset[Address]:
+        """The addresses of all pods."""
+        return frozenset(self._pods)
+
+    def pod(self, one: Address) -> Pod | None:
+        """See `flows.scope.World`, as for all that follows."""
+        return self._pods.get(one)
+
+    def service(self, one: Address) -> Named | None:
+        return self._services.get(one)
+
+    def is_api_server(self, _: Address) -> bool:
+        return False
+
+    def node(self, one: Address) -> Named | None:
+        return self._nodes.get(one)
+
+    def node_gateway(self, one: Address) -> Named | None:
+        return self._gateways.get(one)
+
+    def user_cidr(self, one: Address) -> tuple[Named, Scope] | None:
+        found = self._cidrs.find(one)
+        return None if found is None else (Named(found[0]), found[1])
+
+    def in_cluster_range(self, one: Address) -> bool:
+        return self._pod_ranges.find(one) is not None
+
+    def in_private_cidr(self, one: Address) -> bool:
+        return self._private.find(one) is not None
+
+
+class _File:
+    """Reads values and says where one is wrong."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def check(self, content: object) -> None:
+        if not isinstance(content, dict):
+            raise self._wrong("", "an object")
+        if content.get("version") != VERSION:
+            raise self._wrong("version", f"the number {VERSION}")
+        if unknown := set(content) - _SECTIONS:
+            raise self._wrong(min(unknown), f"no such entry; there are {', '.join(sorted(_SECTIONS))}")
+
+    def section(self, content: Mapping[str, Any], name: str) -> dict[str, Any]:
+        value = content.get(name, {})
+        if not isinstance(value, dict):
+            raise self._wrong(name, "an object")
+        return value
+
+    def address(self, text: object, where: str) -> Address:
+        return self._try(lambda: address.parse(str(text)), f"{where}.{text}", "an IPv4 or IPv6 address")
+
+    def network(self, text: str, where: str) -> Any:
+        return parse_network(text, f"the address file {self._source}, {where}")
+
+    def pod(self, entry: object, where: str, nodes: Mapping[str, Any]) -> Pod:
+        fields = self._object(entry, where)
+        namespace, name = self._string(fields, "namespace", where), self._string(fields, "pod", where)
+        node = self._string(fields, "node", where, default="")
+        on = nodes.get(node)
+        on = on if isinstance(on, dict) else {}
+        zone, region = (self._string({**on, **fields}, name, where, default="") for name in ("zone", "region"))
+        labels = fields.get("labels", {})
+        if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+            raise self._wrong(f"{where}.labels", "an object of strings")
+        return Pod(f"{namespace}/{name}", namespace, name, Place(node, zone, region), tuple(sorted(labels.items())))
+
+    def named(self, entry: object, where: str) -> Named:
+        fields = self._object(entry, where)
+        return Named(self._string(fields, "name", where), self._string(fields, "namespace", where, default=""))
+
+    def cidr(self, name: str, entry: object) -> Any:
+        where = f"cidrs.{name}"
+        fields = {"cidr": entry} if isinstance(entry, str) else self._object(entry, where)
+        scope = self._string(fields, "scope", where, default=Scope.PRIVATE.value)
+        found = parse_scope(scope, f"the address file {self._source}, {where}.scope")
+        return self.network(self._string(fields, "cidr", where), where), (name, found)
+
+    def strings(self, entry: object, name: str, where: str) -> list[str]:
+        value = self._object(entry, where).get(name, [])
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self._wrong(f"{where}.{name}", "a list of strings")
+        return value
+
+    def _object(self, entry: object, where: str) -> dict[str, Any]:
+        if not isinstance(entry, dict):
+            raise self._wrong(where, "an object")
+        return entry
+
+    def _string(self, fields: Mapping[str, Any], name: str, where: str, default: str | None = None) -> str:
+        value = fields.get(name, default)
+        if not isinstance(value, str) or (default is None and not value):
+            raise self._wrong(f"{where}.{name}", "a string")
+        return value
+
+    def _try(self, read: Callable[[], Address], where: str, expected: str) -> Address:
+        try:
+            return read()
+        except ValueError:
+            raise self._wrong(where, expected) from None
+
+    def _wrong(self, where: str, expected: str) -> UsageError:
+        return UsageError(f"the address file {self._source} is wrong at {where or 'the top'}: expected {expected}")
