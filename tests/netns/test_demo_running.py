@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from services.launcher import child
 from services.launcher.demo import pod_process
 from services.launcher.demo.pod_process import PodFiles
 from services.launcher.demo.session import alive_by, clean_leftovers
@@ -223,9 +222,8 @@ async def test_another_session_of_the_same_name_is_left_alone(folder: Path) -> N
 async def test_a_pod_that_cannot_be_started_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(new_session(), folder)
     world.plan_file.touch()
-    command = [str(folder / "no-such-program")]
-    monkeypatch.setattr(child, "command", lambda *_, **__: command)
-    with pytest.raises(PodloxxError, match=r"The demo's pod web-1 cannot be started: .*no-such-program"):
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(PodloxxError, match=r"The demo's pod web-1 cannot be started: .*nsenter"):
         await pod_process.keep("web-1", world.netns_of("web-1"), PodFiles(world.plan_file))
 
 

@@ -205,6 +205,23 @@ async def test_every_sort_of_frame_is_counted_to_the_byte(
     assert row["direction"] == (0 if from_pod else 1)
 
 
+@pytest.mark.parametrize("from_pod", [True, False], ids=["from the pod", "to the pod"])
+@pytest.mark.parametrize("tags", [(), ((0x8100, 100),), ((0x88A8, 200), (0x8100, 100))], ids=["plain", "VLAN", "QinQ"])
+async def test_each_segment_repeats_the_tags(
+    pair: tuple[Namespace, Namespace], watch: Watch, tags: tuple[tuple[int, int], ...], *, from_pod: bool
+) -> None:
+    packet = frames.ipv4(POD, HOST, frames.TCP, frames.tcp_segment(1111, 2222, bytes(9500)))
+    where, name = (pair[1], "eth0") if from_pod else (pair[0], "veth0")
+    sent = frames.inject_segmented(
+        where, name, frames.ethernet(0x0800, packet, *tags), transport_at=34 + 4 * len(tags), size=1000
+    )
+    await watch.settled()
+    watch.assert_exact()
+    (row,) = watch.rows[watch.rows["protocol"] == frames.TCP]
+    assert (row["packets"], row["bytes"]) == (sent.packets, sent.link_bytes)
+    assert (row["segments"], row["wire_bytes"]) == (sent.segments, sent.wire_bytes)
+
+
 async def test_fragments_made_by_hand_add_up(pair: tuple[Namespace, Namespace], watch: Watch) -> None:
     made = [
         frames.ethernet(0x0800, packet, *tags)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -15,14 +16,20 @@ LOOPBACKS = ("127.0.0.1", "::1")
 
 
 def free_port(address: str) -> int:
-    """A port that neither TCP nor UDP uses on `address` right now."""
+    """A port that neither TCP nor UDP uses on `address` right now.
+
+    Below the kernel's own choices, so that no client takes it before the server does.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as tcp:
-        tcp.bind((address, 0))
-        port: int = tcp.getsockname()[1]
-        with socket.socket(family, socket.SOCK_DGRAM) as udp:
-            udp.bind((address, port))
-    return port
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket(family, socket.SOCK_STREAM) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
+            try:
+                tcp.bind((address, port))
+                udp.bind((address, port))
+            except OSError:
+                continue
+            return port
 
 
 def pace(seed: int = 1, name: str = "test") -> Pace:

@@ -23,6 +23,10 @@ HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION = 0, 43, 44, 60
 _TIMEOUT_S: Final = 20.0
 _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
+_SOL_PACKET: Final = 263
+_PACKET_VNET_HDR: Final = 15
+_VNET_NEEDS_CSUM: Final = 1
+_VNET_TCP4: Final = 1
 _TCP_SEGS_OUT_AT: Final = 136
 _TCP_BYTES_SENT_AT: Final = 200
 """Offsets of tcpi_segs_out and tcpi_bytes_sent in tcp_info."""
@@ -144,6 +148,21 @@ def inject(namespace: Namespace, interface: str, frames: Sequence[bytes]) -> Sen
         for frame in frames:
             out.send(frame)
     return Sent.of(frames)
+
+
+def inject_segmented(namespace: Namespace, interface: str, frame: bytes, *, transport_at: int, size: int) -> Sent:
+    """Put a TCP super-packet on the link, to be cut into segments with `size` bytes of payload.
+
+    `frame` has an IPv4 header and a TCP header of 20 bytes, which begins at `transport_at`.
+    """
+    headers = transport_at + 20
+    segmentation = struct.pack("=BBHHHH", _VNET_NEEDS_CSUM, _VNET_TCP4, headers, size, transport_at, 16)
+    with namespace.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) as out:
+        out.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        out.bind((interface, 0))
+        out.send(segmentation + frame)
+    segments = -(-(len(frame) - headers) // size)
+    return Sent(1, len(frame), segments, len(frame) + (segments - 1) * headers)
 
 
 def ethernet(ethertype: int, payload: bytes, *tags: tuple[int, int], target: bytes = NOBODY) -> bytes:

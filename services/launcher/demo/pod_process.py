@@ -9,12 +9,12 @@ import shutil
 import stat
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import services
-from services.launcher import child
 from services.runtime.errors import PodloxxError
 from services.runtime.log import get_logger
 
@@ -57,6 +57,17 @@ def _open_to_all(path: Path) -> bool:
     return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.absolute().parents)
 
 
+def command(inner: Sequence[str], netns: Path, uid: int | None) -> list[str]:
+    """The command line that runs `inner` in the namespace without any privilege, as `uid` if given.
+
+    It dies with the thread that started it. setpriv sets that last, after the change of user,
+    which would clear it; and nothing here forks, so that the process is the launcher's child.
+    """
+    user = [] if uid is None else [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    drop = ["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+    return ["nsenter", f"--net={netns}", "--", "setpriv", *user, *drop, "--pdeathsig=KILL", "--", *inner]
+
+
 async def start(role: str, netns: Path, files: PodFiles, errors: BinaryIO) -> asyncio.subprocess.Process:
     """Start the process of `role` in the namespace; PodloxxError when that is impossible.
 
@@ -75,7 +86,7 @@ async def start(role: str, netns: Path, files: PodFiles, errors: BinaryIO) -> as
             inner += ["--report", f"/proc/self/fd/{report.fileno()}"]
         try:
             return await asyncio.create_subprocess_exec(
-                *child.command(inner, netns=str(netns), caps=frozenset(), uid=unprivileged_uid()),
+                *command(inner, netns, unprivileged_uid()),
                 stdin=stack.enter_context(files.plan.open("rb")),
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=errors,

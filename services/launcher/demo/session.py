@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from services.launcher.demo import namespaces, wiring
-from services.runtime.errors import UsageError
+from services.runtime.errors import PodloxxError, UsageError
 
 PREFIX: Final = "plx"
 SESSION_NAME: Final = re.compile(r"[a-z0-9]{1,16}")
@@ -143,8 +143,12 @@ def remove_namespaces(session: str) -> list[str]:
     """Remove all namespaces of the session with the links in them; their names are returned."""
     ours = namespaces_of(session)
     for name in ours:
-        if namespaces.exists(name):
-            wiring.strip(name)
+        try:
+            if namespaces.exists(name):
+                wiring.strip(name)
+        except PodloxxError:
+            if namespaces.exists(name):  # else another start cleaned it at the same time
+                raise
         namespaces.remove(name)
     return ours
 

@@ -138,8 +138,10 @@ async def serve(plan: Serve, tally: Tally, answer: Answer) -> None:
 
     try:
         async with asyncio.TaskGroup() as group:
-            server = await asyncio.start_server(accepted, list(plan.addresses), plan.port)
+            # Serving is started apart: a cancel inside start_server would leave the listener open.
+            server = await asyncio.start_server(accepted, list(plan.addresses), plan.port, start_serving=False)
             try:
+                await server.start_serving()
                 await asyncio.get_running_loop().create_future()  # for ever: only a cancel ends it
             finally:
                 stopping = True

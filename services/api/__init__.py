@@ -1,0 +1,1 @@
+"""Serves the totals: REST, WebSocket, metrics and a page."""
