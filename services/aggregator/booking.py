@@ -32,6 +32,7 @@ class Entry:
     port: int
     server: int
     address: str
+    local: str
     verdict: Verdict
     counts: Counts
 
@@ -61,8 +62,11 @@ def entries(flows: Rows, batch: Batch, points: Points, verdicts: Verdicts) -> It
         text = ""
         if what is Kind.IP:
             text = texts.get((p_hi, p_lo)) or texts.setdefault((p_hi, p_lo), str(from_words(p_hi, p_lo)))
+        local = ""
+        if l_hi or l_lo:
+            local = texts.get((l_hi, l_lo)) or texts.setdefault((l_hi, l_lo), str(from_words(l_hi, l_lo)))
         verdict = verdicts.of(subject.pod, subject.own, what, p_hi, p_lo)
-        yield Entry(subject.row, what, protocol, port, server, text, verdict, counts)
+        yield Entry(subject.row, what, protocol, port, server, text, local, verdict, counts)
 
 
 _KEY: Final = ("attachment", "kind", "protocol", "server", "port", "local_hi", "local_lo", "peer_hi", "peer_lo")

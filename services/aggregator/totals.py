@@ -166,6 +166,7 @@ class Totals:
                 name=name,
                 namespace=namespace,
                 what=what,
+                local=entry.local,
             ),
         )
         peer = entry.verdict.peer

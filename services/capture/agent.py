@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from services.capture.fold import Folder
-from services.capture.interfaces import Link, LinkChange
+from services.capture.links import Link, LinkChange
 from services.capture.sources import Source
 from services.flows.address import Address
 from services.flows.delta import Attachment, InterfaceCounters, Window

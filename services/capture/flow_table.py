@@ -46,8 +46,21 @@ class FlowTable:
     def take(self) -> RawRows:
         """All rows since the last call, in the order in which their first frames came."""
         rows = [
-            (attachment, kind, protocol, direction, 0, local_port, peer_port, 0)
-            + (local >> 64, local & _LOW, peer >> 64, peer & _LOW, *counts)
+            (
+                attachment,
+                kind,
+                protocol,
+                direction,
+                0,
+                local_port,
+                peer_port,
+                0,
+                local >> 64,
+                local & _LOW,
+                peer >> 64,
+                peer & _LOW,
+                *counts,
+            )
             for table in (self._flows, self._folded)
             for (attachment, kind, protocol, direction, local, local_port, peer, peer_port), counts in table.items()
         ]

@@ -172,6 +172,8 @@ class Peer:
     what: str = ""
     """`pod`, `service`, `node`, `cidr` or empty."""
     via: str = ""
+    local: str = ""
+    """The row's own address, where a source (a capture file) tells several of them apart."""
 
 
 def parse_tick_id(text: str) -> tuple[int, int]:
@@ -290,7 +292,7 @@ def decode_session(data: bytes) -> Session:
 
 def peer_key(peer: Peer) -> bytes:
     """What keeps a row's peers apart: the field under which a peer stands in the row's hash."""
-    what = peer.kind, peer.scope.value, peer.rule, peer.via, peer.namespace, peer.name
+    what = peer.kind, peer.scope.value, peer.rule, peer.via, peer.namespace, peer.name, peer.local
     return _pack([peer.address, peer.protocol, peer.port, peer.server, *what])
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 from pathlib import Path
+from signal import SIGKILL, SIGTERM, Signals
 
 import redis
 
@@ -37,18 +37,18 @@ class RedisServer:
 
     def kill(self) -> None:
         """End it without any chance to say goodbye."""
-        self._end(signal.SIGKILL)
+        self._end(SIGKILL)
 
     def stop(self) -> None:
         """End it in order."""
-        self._end(signal.SIGTERM)
+        self._end(SIGTERM)
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Send it a signal."""
         assert self._process is not None
         self._process.send_signal(number)
 
-    def _end(self, number: signal.Signals) -> None:
+    def _end(self, number: Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar, overload
 
 _POLL_S: Final = 0.01
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 10.0) -> T:
+def wait_until(condition: Callable[..., T], what: str, timeout_s: float = 10.0) -> T:
     """The first true value of `condition`; fails naming `what` when it does not come in time."""
     end = time.monotonic() + timeout_s
     while True:
@@ -23,7 +23,11 @@ def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 10.0) -
         time.sleep(_POLL_S)
 
 
-async def until(condition: Callable[[], Awaitable[T] | T], what: str, timeout_s: float = 10.0) -> T:
+@overload
+async def until(condition: Callable[..., Coroutine[Any, Any, T]], what: str, timeout_s: float = 10.0) -> T: ...
+@overload
+async def until(condition: Callable[..., T], what: str, timeout_s: float = 10.0) -> T: ...
+async def until(condition: Callable[..., Awaitable[T] | T], what: str, timeout_s: float = 10.0) -> T:
     """The same for a condition that may be awaited."""
     end = time.monotonic() + timeout_s
     while True:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from services.capture.interfaces import Link
+from services.capture.links import Link
 from services.capture.raw_flow import RawRows
 from services.flows.address import Address
 

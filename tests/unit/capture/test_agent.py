@@ -6,7 +6,7 @@ import numpy as np
 
 from services.capture.agent import Agent
 from services.capture.fold import Folder
-from services.capture.interfaces import Link, LinkChange
+from services.capture.links import Link, LinkChange
 from services.capture.raw_flow import RAW_FLOW
 from services.capture.sources import Drained
 from services.flows import address

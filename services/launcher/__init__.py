@@ -1,0 +1,1 @@
+"""`podloxx-launch`: starts the services, shows them, and leaves nothing behind."""

@@ -1,0 +1,107 @@
+"""A session's private folder: who owns it, what is in it, and what dead sessions left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.launcher.child import User
+from services.runtime.errors import LeftoverError, PodloxxError
+
+_PREFIX: Final = "podloxx-"
+_NAME: Final = re.compile(r"podloxx-([a-z0-9]{8})")
+_STATE: Final = "launcher.json"
+_START_TICKS_FIELD: Final = 19
+"""Of /proc/PID/stat, counted after the name in parentheses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of the launcher."""
+
+    name: str
+    folder: Path
+
+    def secret(self, name: str, text: str, user: User) -> Path:
+        """A file that only `user` may read."""
+        path = self.folder / name
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            if user.uid is not None and user.gid is not None:
+                os.fchown(descriptor, user.uid, user.gid)
+            file.write(text)
+        return path
+
+
+def base() -> Path:
+    """The folder in which sessions have theirs: gone with a reboot, writable for us."""
+    # The runtime folder of a user is the only variable besides PODLOXX_… that is read.
+    given = os.environ.get("XDG_RUNTIME_DIR", "")  # noqa: TID251
+    for candidate in (Path("/run") if os.geteuid() == 0 else Path(given or tempfile.gettempdir()), Path("/tmp")):  # noqa: S108
+        # Socket paths end at 107 characters.
+        if os.access(candidate, os.W_OK) and len(str(candidate)) < 60:
+            return candidate
+    raise PodloxxError("no folder for the session's sockets: neither XDG_RUNTIME_DIR nor /tmp can be written")
+
+
+def begin(gid: int | None) -> Session:
+    """A new session; members of `gid` may pass its folder, nobody else."""
+    name = secrets.token_hex(4)
+    folder = base() / f"{_PREFIX}{name}"
+    # Complete before it has its name: another launcher that cleans up takes a folder without a
+    # state for a dead session's.
+    made = Path(tempfile.mkdtemp(prefix=".podloxx", dir=folder.parent))
+    state = {"pid": os.getpid(), "start_ticks": _start_ticks(os.getpid())}
+    (made / _STATE).write_text(json.dumps(state))
+    made.rename(folder)
+    if gid is not None:
+        os.chown(folder, -1, gid)
+        folder.chmod(0o710)
+    return Session(name, folder)
+
+
+def end(session: Session) -> None:
+    """Remove the session's folder; raises LeftoverError naming what stays."""
+    try:
+        shutil.rmtree(session.folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LeftoverError(f"{session.folder} could not be removed: {error.strerror}; remove it by hand") from error
+
+
+def clean() -> list[str]:
+    """Remove the folders of sessions whose launcher is gone; their names."""
+    removed = []
+    for folder in base().glob(f"{_PREFIX}*"):
+        match = _NAME.fullmatch(folder.name)
+        if match and folder.is_dir() and not folder.is_symlink() and not _alive(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(match[1])
+    return removed
+
+
+def _alive(folder: Path) -> bool:
+    try:
+        if folder.stat().st_uid != os.geteuid():
+            return True
+        state = json.loads((folder / _STATE).read_bytes())
+        return _start_ticks(int(state["pid"])) == int(state["start_ticks"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process started, so that a number that is used again is not taken for it."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in {"Z", "X"} else int(fields[_START_TICKS_FIELD])
