@@ -102,18 +102,27 @@ class Children:
         child.name = name
         return child
 
-    async def unless_one_ends(self, work: asyncio.Task[T], *, but: Child | None = None) -> T:
-        """The result of `work`; raises ChildError as soon as a child (except `but`) ends before it."""
-        ends = {asyncio.ensure_future(child.process.wait()): child for child in self.running if child is not but}  # noqa: TID251
+    async def unless_one_ends(
+        self, work: asyncio.Task[T], *, but: Child | None = None, end_requested: asyncio.Event | None = None
+    ) -> T | None:
+        """The result of `work`, or None once the end is requested.
+
+        Raises ChildError as soon as a child ends before that; `but` may end with exit code 0.
+        """
+        waits = {asyncio.ensure_future(_failed(child, may_end=child is but)): child for child in self.running}  # noqa: TID251
+        asked = asyncio.ensure_future(end_requested.wait()) if end_requested else None  # noqa: TID251
         try:
-            await asyncio.wait([work, *ends], return_when=asyncio.FIRST_COMPLETED)
+            others = [asked] if asked else []
+            await asyncio.wait([work, *waits, *others], return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 return work.result()
-            raise next(child for end, child in ends.items() if end.done()).failure
+            for wait, child in waits.items():
+                if wait.done():
+                    raise child.failure
+            return None
         finally:
-            for end in ends:
-                end.cancel()
-            work.cancel()
+            for task in (*waits, *([asked] if asked else []), work):
+                task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await work
 
@@ -134,6 +143,13 @@ class Children:
         for child in self.running:
             with contextlib.suppress(ProcessLookupError):
                 child.process.kill()
+
+
+async def _failed(child: Child, *, may_end: bool) -> None:
+    """Return once a child ended as it should not have."""
+    code = await child.process.wait()
+    if may_end and code == 0:
+        await asyncio.Event().wait()
 
 
 async def _ended(child: Child) -> None:

@@ -62,7 +62,7 @@ async def serve(one: Rig, wanted: Wanted, agents: Sequence[Agent], port: int) ->
     for agent in agents:
         label = f"capture-{agent.node}" if len(agents) > 1 else "capture"
         await one.service("capture", agent.settings, label=label, capabilities=NET_RAW, netns=agent.netns)
-    await one.wait_ready(running.base_url(wanted, port))
+    await one.wait_ready(wanted, running.base_url(wanted, port), agents=len(agents))
     await running.show(one, wanted, port)
 
 

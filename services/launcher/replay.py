@@ -41,8 +41,11 @@ async def replay(wanted: Wanted, files: Sequence[Path], speed: float, *, as_json
                 print(orjson.dumps(await _sums(one)).decode())
             return
         await one.service("api", {**wanted.api, "listen": wanted.listen, "port": port})
-        await one.wait_ready(running.base_url(wanted, port)) if speed else await _read_whole(one, capture)
-        await running.show(one, wanted, port)
+        # The agent of a file ends when the file does, and its totals stay.
+        if speed == 0:
+            await _read_whole(one, capture)
+        await one.wait_ready(wanted, running.base_url(wanted, port), agents=0)
+        await running.show(one, wanted, port, but=capture)
 
 
 def _capture(one: Rig, files: Sequence[Path], speed: float, local: Iterable[str]) -> dict[str, str | float]:
@@ -67,8 +70,6 @@ async def _read_whole(one: Rig, capture: Child) -> None:
         code = await one.children.unless_one_ends(tasks.create_task(_ended(one, capture)), but=capture)
     if code and not one.end_requested.is_set():
         raise capture.failure
-    if capture.process.returncode is not None:
-        one.children.running.remove(capture)
 
 
 async def _ended(one: Rig, capture: Child) -> int:

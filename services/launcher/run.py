@@ -77,10 +77,11 @@ class Rig:
             netns=netns,
         )
 
-    async def wait_ready(self, base_url: str) -> None:
-        """Wait until the API serves totals; raises PodloxxError naming what does not come."""
+    async def wait_ready(self, wanted: Wanted, base_url: str, *, agents: int) -> None:
+        """Wait until the API serves what so many agents report; raises PodloxxError naming what does not come."""
         async with asyncio.TaskGroup() as tasks:
-            await self.children.unless_one_ends(tasks.create_task(_ready(base_url)))
+            ready = tasks.create_task(_ready(base_url, headers(wanted), agents))
+            await self.children.unless_one_ends(ready, end_requested=self.end_requested)
 
 
 @contextlib.asynccontextmanager
@@ -109,8 +110,13 @@ async def rig(say: Callable[[str], None]) -> AsyncIterator[Rig]:
             sessions.end(session)
 
 
-async def show(one: Rig, wanted: Wanted, port: int) -> None:
-    """Print the address, open the browser, keep the status line; ends when the session is to end."""
+async def show(one: Rig, wanted: Wanted, port: int, *, but: Child | None = None) -> None:
+    """Print the address, open the browser, keep the status line; ends when the session is to end.
+
+    Raises ChildError when a child ends before, except `but` with exit code 0.
+    """
+    if one.end_requested.is_set():
+        return
     url = f"http://{_bracketed(wanted.listen)}:{port}"
     print(f"podloxx shows live traffic at {url} (CTRL+C ends it and leaves nothing behind)", flush=True)
     if wanted.browser and can_open_browser():
@@ -118,7 +124,8 @@ async def show(one: Rig, wanted: Wanted, port: int) -> None:
     line = StatusLine()
     try:
         async with asyncio.TaskGroup() as tasks:
-            await one.children.unless_one_ends(tasks.create_task(_watch(one, wanted, line, base_url(wanted, port))))
+            watch = tasks.create_task(_watch(one, wanted, line, base_url(wanted, port)))
+            await one.children.unless_one_ends(watch, but=but)
     finally:
         line.end()
 
@@ -168,30 +175,36 @@ async def _watch(one: Rig, wanted: Wanted, line: StatusLine, url: str) -> None:
             if wanted.for_s is not None and running_s >= wanted.for_s:
                 return
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, json.JSONDecodeError, KeyError):
-                async with client.get(f"{url}/traffic/overview", headers=_headers(wanted)) as answer:
+                async with client.get(f"{url}/traffic/overview", headers=headers(wanted)) as answer:
                     overview: dict[str, Any] = await answer.json()
                     line.show(summary(overview, url, running_s))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(one.end_requested.wait(), 1.0)
 
 
-def _headers(wanted: Wanted) -> dict[str, str]:
+def headers(wanted: Wanted) -> dict[str, str]:
+    """What the launcher's own requests carry: a host that is served anywhere, and the token."""
     token = wanted.api.get("token_file")
-    return {"Authorization": f"Bearer {Path(str(token)).read_text().strip()}"} if token else {}
+    bearer = {"Authorization": f"Bearer {Path(str(token)).read_text().strip()}"} if token else {}
+    return {"Host": "localhost", **bearer}
 
 
-async def _ready(base_url: str) -> None:
+async def _ready(base_url: str, sent: Mapping[str, str], agents: int) -> None:
     said = "it does not answer"
     end = time.monotonic() + _READY_S
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as client:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1), headers=sent) as client:
         while time.monotonic() < end:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                async with client.get(f"{base_url}/readyz") as answer:
+                async with client.get(f"{base_url}/traffic/overview") as answer:
+                    found = await answer.json(content_type=None)
+                    said = found.get("detail", "")
                     if answer.status == 200:
-                        return
-                    said = (await answer.json(content_type=None)).get("detail", said)
+                        reporting = found["nodesReporting"]
+                        if reporting >= agents:
+                            return
+                        said = f"{reporting} of {agents} agents report"
             await asyncio.sleep(_POLL_S)
-    raise PodloxxError(f"the API at {base_url} was not ready within {_READY_S:.0f} s: {said}")
+    raise PodloxxError(f"no traffic to show at {base_url} within {_READY_S:.0f} s: {said}")
 
 
 async def _socket(path: Path) -> None:
