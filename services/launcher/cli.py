@@ -89,10 +89,10 @@ def main(argv: Sequence[str]) -> int:
     """Carry out a command line; its exit code."""
     try:
         arguments = parser().parse_args(_with_environment(list(argv)))
-        log.configure("launcher", "info" if arguments.verbose else "warning", "auto")
         if arguments.command == "version":
             print(f"podloxx {services.__version__}")
             return 0
+        log.configure("launcher", "info" if arguments.verbose else "warning", "auto")
         asyncio.run(_carry_out(arguments))
     except PodloxxError as error:
         return _say(error)

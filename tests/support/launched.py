@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
 import signal
 import subprocess
@@ -108,9 +107,11 @@ def alive(pid: int) -> bool:
 
 
 def leftovers() -> set[str]:
-    """Sessions' folders and namespaces that are there now."""
-    here = {str(path) for path in Path("/run").glob("podloxx-*")} if os.geteuid() == 0 else set()
-    return here | {str(path) for path in Path("/run/netns").glob("plx-*")}
+    """Sessions' folders, and the namespaces of their demos, that are there now."""
+    session = "[0-9a-f]" * 8
+    return {
+        str(path) for path in (*Path("/run").glob(f"podloxx-{session}"), *Path("/run/netns").glob(f"plx-{session}-*"))
+    }
 
 
 def _port(one: Launched) -> int:
