@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from services.flows import keys, traffic
+from services.flows.scope import Scope
 from services.flows.traffic import ROW_COUNTERS
 from tests.support.agents import NAMES, ScriptedAgent, attachment, fields, flow, window
 from tests.support.redis_server import RedisServer
@@ -151,7 +152,7 @@ async def test_killed_and_started_again_it_goes_on_exactly(redis: Any, aggregato
     assert await sent(redis) == 1111
     assert await ticked(redis) == 1111
     assert len(await redis.hgetall(NAMES.peers(1))) == 1
-    assert (await session(redis)).cluster[traffic.Scope.INTERNET][0] == 1111
+    assert (await session(redis)).cluster[Scope.INTERNET][0] == 1111
 
 
 async def test_a_store_that_was_emptied_is_written_again(redis: Any, aggregator: Aggregator) -> None:

@@ -96,7 +96,7 @@ async def test_counters_of_every_pod_rise_on_both_families(folder: Path) -> None
         await _processes(world, ALL_ROLES)
         for pod in world.topology.pods:
             await until(
-                lambda role=pod.role: min(octets(inside(world, role))) > 2000,  # type: ignore[misc]
+                lambda role=pod.role: min(octets(inside(world, role))) > 2000,
                 f"both ways of both families of {pod.role}",
                 30,
             )

@@ -65,7 +65,7 @@ async def test_a_process_does_all_of_its_part_until_it_is_stopped() -> None:
     async with background(pod.run("all", plan, tally, stop)):
         for talk in plan.parts["all"].talks:
             await until(
-                lambda port=talk.port: any(  # type: ignore[misc]
+                lambda port=talk.port: any(
                     row.tx_bytes for key, row in tally.rows() if (key.port, key.side) == (port, "client")
                 ),
                 f"bytes of {talk.kind}",
