@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,16 +21,32 @@ SKIPS_ALLOWED_IN_CI: tuple[str, ...] = ()
 """Beginnings of the reasons for which a test may be skipped where CI runs."""
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    outcome = yield
-    report = outcome.get_result()  # type: ignore[attr-defined]
-    if not (report.skipped and os.environ.get("CI")) or hasattr(report, "wasxfail"):  # noqa: TID251
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that was skipped in CI without leave has failed."""
+    report = yield
+    if not hasattr(report, "wasxfail"):
+        _fail_if_skipped(report, item.nodeid)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A module that was skipped as a whole in CI without leave has failed."""
+    report = yield
+    _fail_if_skipped(report, collector.nodeid)
+    return report
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport, what: str) -> None:
+    if not (report.skipped and os.environ.get("CI")):  # noqa: TID251
         return
-    reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-    if not reason.removeprefix("Skipped: ").startswith(SKIPS_ALLOWED_IN_CI or ("\0",)):
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not reason.removeprefix("Skipped: ").startswith(SKIPS_ALLOWED_IN_CI):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped in CI, where everything is to run: {reason}"
+        report.longrepr = f"{what} was skipped in CI, where everything is to run: {reason}"
 
 
 @pytest.fixture

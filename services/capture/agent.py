@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from services.capture.fold import Folder
@@ -51,6 +51,15 @@ class Agent:
         await self.cut({}, closed)
         for link in change.added:
             await self._attach(link, counters.get(link.index))
+
+    def learn(self, links: Iterable[Link]) -> None:
+        """Take addresses that routes to known links show by now: a network plugin adds them last."""
+        for link in links:
+            entry = self.attachments.get(link.index)
+            if entry is not None:
+                self.attachments[link.index] = replace(
+                    entry, addresses=_more(entry.addresses, frozenset(link.addresses))
+                )
 
     async def cut(self, counters: Counters, closed: tuple[Attachment, ...] = ()) -> None:
         """End the window now and emit it; `closed` are attachments that ended with it."""

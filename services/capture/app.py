@@ -13,14 +13,14 @@ from services.capture.fold import Folder
 from services.capture.interfaces import LinkChange, LinkMonitor, Selection
 from services.capture.publisher import Origin, Publisher
 from services.capture.replay import replay
-from services.capture.sources.socket import SocketSource
+from services.capture.sources.choice import opened
 from services.flows import keys
 from services.runtime import redis_client
 from services.runtime.clock import SystemClock
 from services.runtime.errors import PodloxxError
 from services.runtime.health import Heartbeat
 from services.runtime.log import get_logger
-from services.runtime.settings import CaptureSettings
+from services.runtime.settings import CaptureSettings, without_password
 from services.runtime.supervise import Stop
 
 _log = get_logger(__name__)
@@ -48,7 +48,7 @@ async def run(settings: CaptureSettings, stop: Stop) -> None:
 
 
 async def _live(settings: CaptureSettings, publisher: Publisher, heartbeat: Heartbeat, stop: Stop) -> None:
-    source = SocketSource(settings.flow_capacity)
+    source = opened(settings.capture, settings.flow_capacity)
     agent = Agent(source, Folder(settings.flow_capacity), SystemClock(), publisher.add)
     selection = Selection.parse(settings.interface_prefix, settings.interface)
     try:
@@ -60,6 +60,7 @@ async def _live(settings: CaptureSettings, publisher: Publisher, heartbeat: Hear
                     if due is not None:
                         await agent.follow(due, await monitor.counters())
                         continue
+                    agent.learn(monitor.links())
                     await agent.cut(await monitor.counters())
                     await publisher.flush(_gauges(agent))
                     heartbeat.beat()
@@ -93,7 +94,7 @@ async def _rounds(interval_s: float, changes: Changes) -> AsyncIterator[LinkChan
 def _give_up(settings: CaptureSettings, publisher: Publisher) -> None:
     if publisher.unreachable_s > settings.ttl_s:
         raise PodloxxError(
-            f"Redis at {settings.redis_url} has not answered for {settings.ttl_s:.0f} s (--ttl-s): "
+            f"Redis at {without_password(settings.redis_url)} has not answered for {settings.ttl_s:.0f} s (--ttl-s): "
             "capture ends. Check that Redis runs and can be reached from this node, then start again."
         )
 

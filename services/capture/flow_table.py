@@ -26,6 +26,11 @@ class FlowTable:
         self._flows: dict[_Key, list[int]] = {}
         self._folded: dict[_Key, list[int]] = {}
 
+    @property
+    def full(self) -> bool:
+        """Whether the next new flow would be folded."""
+        return len(self._flows) >= self._capacity
+
     def add(self, attachment: int, direction: Direction, frame: Frame, length: int, segments: int = 1) -> None:
         """Count a frame of `length` bytes that stands for so many `segments` on the wire."""
         kind, protocol, source, destination, source_port, destination_port, syn, code, header_bytes = frame

@@ -58,11 +58,21 @@ _LEAST_IPV4: Final = 20
 _IPV6_BYTES: Final = 40
 _MOST_EXTENSIONS: Final = 8
 _FRAGMENT: Final = 44
-_AUTHENTICATION: Final = 51
-_EXTENSIONS: Final = frozenset((0, 43, 60, 135, 139, 140))
-"""Hop-by-hop, routing, destination options, mobility, HIP, Shim6: a length in units of 8 bytes."""
+_EXTENSIONS: Final = {
+    0: (8, 8),  # hop-by-hop
+    43: (8, 8),  # routing
+    _FRAGMENT: (8, 0),
+    51: (8, 4),  # authentication
+    60: (8, 8),  # destination options
+    135: (8, 8),  # mobility
+    139: (8, 8),  # HIP
+    140: (8, 8),  # Shim6
+}
+"""By protocol number: a header's least bytes, and those that each unit of its length field adds."""
 _SYN_ACK: Final = 0x12
 _SYN: Final = 0x02
+_LEAST_TRANSPORT: Final = {TCP: 20, UDP: 8, SCTP: 12}
+"""Header bytes of the protocols with ports."""
 _MAPPED: Final = MAPPED_PREFIX
 # AF_INET is 2 everywhere; AF_INET6 is 10 on Linux, 24 to 30 on the BSDs.
 _FAMILIES: Final = {2: _IPV4, 10: _IPV6, 24: _IPV6, 28: _IPV6, 30: _IPV6}
@@ -103,74 +113,62 @@ def _network(frame: Buffer, at: int, ethertype: int) -> Frame:
 
 
 def _ipv4(frame: Buffer, at: int) -> Frame:
-    if len(frame) < at + _LEAST_IPV4:
+    captured = len(frame)
+    if captured < at + _LEAST_IPV4:
         return _malformed(Malformed.TRUNCATED_IPV4)
-    first, _, fragment, protocol, source, destination = _I4(frame, at)
+    first, total, fragment, protocol, source, destination = _I4(frame, at)
     if first >> 4 != 4:
         return _malformed(Malformed.IPV4_VERSION)
     length = (first & 15) * 4
     if length < _LEAST_IPV4:
         return _malformed(Malformed.IPV4_HEADER_LENGTH)
-    end = at + length
-    if len(frame) < end:
+    payload = at + length
+    if captured < payload:
         return _malformed(Malformed.TRUNCATED_IPV4)
     ends = protocol, _MAPPED | source, _MAPPED | destination
     if fragment & 0x1FFF:
-        return Frame(Kind.IP, *ends, header_bytes=end)
-    return _transport(frame, end, ends)
+        return Frame(Kind.IP, *ends, header_bytes=payload)
+    # What follows the packet is Ethernet's padding. Segmentation offload writes no length.
+    return _transport(frame, payload, min(captured, at + total) if total else captured, ends)
 
 
 def _ipv6(frame: Buffer, at: int) -> Frame:
-    if len(frame) < at + _IPV6_BYTES:
+    captured = len(frame)
+    if captured < at + _IPV6_BYTES:
         return _malformed(Malformed.TRUNCATED_IPV6)
-    first, _, protocol, s_hi, s_lo, d_hi, d_lo = _I6(frame, at)
+    first, size, protocol, s_hi, s_lo, d_hi, d_lo = _I6(frame, at)
     if first >> 4 != 6:
         return _malformed(Malformed.IPV6_VERSION)
     at += _IPV6_BYTES
     source, destination = s_hi << 64 | s_lo, d_hi << 64 | d_lo
+    # Jumbograms and segmentation offload write no length.
+    end = min(captured, at + size) if size else captured
     for _ in range(_MOST_EXTENSIONS):
-        if protocol in _EXTENSIONS:
-            step = 8
-        elif protocol == _AUTHENTICATION:
-            step = 4
-        elif protocol == _FRAGMENT:
-            step = 0
-        else:
-            return _transport(frame, at, (protocol, source, destination))
-        if len(frame) < at + 8:
+        layout = _EXTENSIONS.get(protocol)
+        if layout is None:
             break
-        following, size = frame[at], frame[at + 1]
-        if protocol == _FRAGMENT:
-            protocol = following
-            if _H(frame, at + 2)[0] & 0xFFF8:
-                at += 8
-                break
-            at += 8
-        else:
-            protocol = following
-            at += (size + 1) * 8 if step == 8 else (size + 2) * 4
-    return Frame(Kind.IP, protocol, source, destination, header_bytes=min(at, len(frame)))
+        least, unit = layout
+        if end < at + least:
+            return Frame(Kind.IP, protocol, source, destination, header_bytes=min(at, captured))
+        later_fragment = protocol == _FRAGMENT and _H(frame, at + 2)[0] & 0xFFF8
+        protocol = frame[at]
+        at += least + unit * frame[at + 1]
+        if later_fragment:
+            return Frame(Kind.IP, protocol, source, destination, header_bytes=at)
+    return _transport(frame, at, end, (protocol, source, destination))
 
 
-def _transport(frame: Buffer, at: int, ends: tuple[int, int, int]) -> Frame:
+def _transport(frame: Buffer, at: int, end: int, ends: tuple[int, int, int]) -> Frame:
+    """The ports and flags at `at` of a packet that ends at `end`; 0 where they are not there."""
     protocol = ends[0]
-    if protocol == TCP:
-        if len(frame) >= at + 14:
-            ports: tuple[int, int] = _HH(frame, at)
-            flags = frame[at + 13]
-            header = at + (frame[at + 12] >> 4) * 4
-            return Frame(Kind.IP, *ends, *ports, syn=flags & _SYN_ACK == _SYN, header_bytes=header)
-        size = 20
-    elif protocol == UDP:
-        size = 8
-    elif protocol == SCTP:
-        size = 12
-    else:
+    if protocol not in _LEAST_TRANSPORT or end < at + 4:
         return Frame(Kind.IP, *ends, header_bytes=min(at, len(frame)))
-    if len(frame) >= at + 4:
-        source_port, destination_port = _HH(frame, at)
-        return Frame(Kind.IP, *ends, source_port, destination_port, header_bytes=at + size)
-    return Frame(Kind.IP, *ends, header_bytes=min(at, len(frame)))
+    source_port, destination_port = _HH(frame, at)
+    if protocol == TCP and end >= at + 14:
+        flags = frame[at + 13]
+        size = max(frame[at + 12] >> 4, 5) * 4
+        return Frame(Kind.IP, *ends, source_port, destination_port, flags & _SYN_ACK == _SYN, header_bytes=at + size)
+    return Frame(Kind.IP, *ends, source_port, destination_port, header_bytes=at + _LEAST_TRANSPORT[protocol])
 
 
 def _raw_ip(frame: Buffer) -> Frame:

@@ -38,7 +38,7 @@ _KEY: Final[list[tuple[str, str]]] = [
 VALUES: Final = ("bytes", "packets", "segments", "wire_bytes", "syns")
 RAW_KEY: Final = np.dtype(_KEY)
 RAW_FLOW: Final = np.dtype([*_KEY, *((name, "<u8") for name in VALUES)])
-"""`kind` is a `flows.delta.Kind`; for NOT_IP and MALFORMED the addresses are 0 and `peer_port`
+"""One key may stand in several rows. `kind` is a `flows.delta.Kind`; for NOT_IP and MALFORMED the addresses are 0 and `peer_port`
 holds the EtherType or the reason's number. A source that does not know the pod's side (a pcap
 file) gives every packet as TX, `local` being its sender."""
 assert RAW_KEY.itemsize == 48

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.backoff import NoBackoff
@@ -13,10 +14,22 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.retry import Retry
 
 from services.runtime.errors import PodloxxError, UsageError
-from services.runtime.settings import CommonSettings
+from services.runtime.settings import CommonSettings, without_password
 
 _CONNECT_TIMEOUT_S: Final = 5.0
 """Longer than a TCP connection needs in any cluster, short enough to be noticed."""
+
+_KEEPALIVE: Final[Mapping[str, Any]] = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        socket.TCP_KEEPIDLE: 10,
+        socket.TCP_KEEPINTVL: 5,
+        socket.TCP_KEEPCNT: 3,
+        # What was sent and never acknowledged, in milliseconds: keepalive does not look at that.
+        socket.TCP_USER_TIMEOUT: 15_000,
+    },
+}
+"""A node that lost its power says nothing: without these a read without time-out waits for hours."""
 
 
 class StoreError(PodloxxError):
@@ -28,6 +41,7 @@ def connect(settings: CommonSettings) -> Redis:
     try:
         return Redis.from_url(
             settings.redis_url,
+            **({} if settings.redis_url.startswith("unix:") else _KEEPALIVE),
             username=settings.redis_user or None,
             password=_password(settings),
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
@@ -35,10 +49,13 @@ def connect(settings: CommonSettings) -> Redis:
             socket_timeout=None,
             # The client's own retries hide an outage for about a minute. Ours know what is at stake.
             retry=Retry(NoBackoff(), 0),
+            # A PING before each command is one more round trip; every reader polls more often anyway.
             health_check_interval=0,
         )
     except ValueError as error:
-        raise UsageError(f"--redis-url {settings.redis_url!r} is no Redis address: {error}") from error
+        raise UsageError(
+            f"--redis-url {without_password(settings.redis_url)!r} is no Redis address: {error}"
+        ) from error
 
 
 @contextmanager

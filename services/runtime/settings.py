@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from services.runtime.errors import UsageError
 from services.runtime.log import FORMATS, LEVELS
 
 PREFIX: Final = "PODLOXX_"
+_PASSWORD_IN_URL: Final = re.compile(r"(?<=://).*(?=@)|(?<=password=)[^&]*")
+"""Greedy, so that a password with an unescaped @ or / is hidden whole."""
 _S = TypeVar("_S", bound="CommonSettings")
 
 
@@ -36,7 +39,7 @@ def setting(
 
 @dataclass(frozen=True, kw_only=True)
 class CommonSettings:
-    """What every service reads. Passwords come by file, so no setting is a secret."""
+    """What every service reads. Passwords come by file, so only an address may hold a secret."""
 
     log_level: str = setting("info", "least severe log lines to write", choices=tuple(LEVELS))
     log_format: str = setting("auto", "pretty, json, or auto: pretty on a terminal", choices=FORMATS)
@@ -53,7 +56,9 @@ class CaptureSettings(CommonSettings):
     """Settings of `services.capture`."""
 
     node: str = setting(socket.gethostname, "name of the node", shown="host name")
-    capture: str = setting("auto", "how to see packets", choices=("auto", "socket", "pcap"))
+    capture: str = setting(
+        "auto", "how to see packets: auto takes the best source that works", choices=("auto", "ebpf", "socket", "pcap")
+    )
     interface_prefix: str = setting(
         "", "capture links with these prefixes, for example azv|veth|cali, instead of detecting them"
     )
@@ -146,11 +151,27 @@ def as_arguments(**values: str | float) -> list[str]:
     return [f"{_flag(name)}={value}" for name, value in values.items()]
 
 
-def as_table() -> Iterator[Described]:
-    """Every setting once, in the order in which the docs list them."""
+def without_password(url: str) -> str:
+    """An address as it may be shown and logged: whom it names and with which password is left out."""
+    return _PASSWORD_IN_URL.sub("***", url)
+
+
+def redacted(settings: CommonSettings) -> dict[str, object]:
+    """All settings by name, as they may be logged."""
+    return {
+        name: without_password(value) if isinstance(value, str) else value
+        for name, value in dataclasses.asdict(settings).items()
+    }
+
+
+def as_table(classes: Mapping[str, type[Any]] = SERVICES) -> Iterator[Described]:
+    """Every setting once, in the order in which the docs list them.
+
+    `classes` are dataclasses whose fields come from `setting`, by who reads them.
+    """
     users: dict[str, list[str]] = {}
     fields: dict[str, dataclasses.Field[Any]] = {}
-    for service, cls in SERVICES.items():
+    for service, cls in classes.items():
         for field in dataclasses.fields(cls):
             users.setdefault(field.name, []).append(service)
             fields.setdefault(field.name, field)

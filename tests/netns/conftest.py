@@ -19,8 +19,8 @@ def pair() -> Iterator[tuple[Namespace, Namespace]]:
         yield node, pod
 
 
-@pytest.fixture
-async def watch(pair: tuple[Namespace, Namespace]) -> AsyncIterator[Watch]:
-    """A source on the node's end."""
-    async with watching(pair[0], "veth0") as watch:
+@pytest.fixture(params=["socket", "ebpf"])
+async def watch(pair: tuple[Namespace, Namespace], request: pytest.FixtureRequest) -> AsyncIterator[Watch]:
+    """A source of each kind on the node's end."""
+    async with watching(pair[0], "veth0", kind=request.param) as watch:
         yield watch

@@ -297,6 +297,7 @@ async def test_a_link_type_that_cannot_be_read_is_refused(pair: tuple[Namespace,
                 await source.attach(Link(node.index("tun0"), "tun0"), 1)
 
 
+@pytest.mark.parametrize("watch", ["socket"], indirect=True)
 async def test_a_socket_that_cannot_be_read_is_an_error(pair: tuple[Namespace, Namespace], watch: Watch) -> None:
     tap = watch.source._taps[watch.attachment]
     tap.socket = Broken(tap.socket)

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar, overload
 
 _POLL_S: Final = 0.01
 T = TypeVar("T")
+# Conditions take no arguments, but a lambda in a loop may bind some by default values: hence the dots.
 
 
 def wait_until(condition: Callable[..., T], what: str, timeout_s: float = 10.0) -> T:

@@ -1,4 +1,4 @@
-"""A socket source on one link in a namespace, beside the kernel's own counters of that link."""
+"""A source on one link in a namespace, beside the kernel's own counters of that link."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from services.capture.links import Link
-from services.capture.raw_flow import Direction, RawRows, no_raw_rows
+from services.capture.raw_flow import RAW_FLOW, RAW_KEY, VALUES, Direction, RawRows, no_raw_rows
+from services.capture.sources.ebpf import EbpfSource
 from services.capture.sources.socket import SocketSource
 from services.flows import address
 from services.flows.address import Address
 from services.flows.delta import Kind
+from services.flows.table import group, sum_by
 from tests.support.netns import Counters, Namespace
 from tests.support.wait import until
 
@@ -40,7 +43,7 @@ class Watch:
 
     namespace: Namespace
     link: Link
-    source: SocketSource
+    source: Any
     before: Counters
     attachment: int = 1
     rows: RawRows = field(default_factory=no_raw_rows)
@@ -51,7 +54,7 @@ class Watch:
 
     async def drain(self) -> None:
         drained = await self.source.drain()
-        self.rows = np.concatenate([self.rows, drained.rows[drained.rows["attachment"] == self.attachment]])
+        self.rows = merged(np.concatenate([self.rows, drained.rows[drained.rows["attachment"] == self.attachment]]))
         self.loss.update(drained.loss)
         self.senders |= drained.senders.get(self.attachment, frozenset())
 
@@ -88,6 +91,16 @@ class Watch:
         assert not self.loss, dict(self.loss)
 
 
+def merged(rows: RawRows) -> RawRows:
+    """Each key once: a source may tell of one in several rows."""
+    raw = np.ascontiguousarray(rows).view(np.uint8).reshape(-1, RAW_FLOW.itemsize)
+    first, inverse = group(np.ascontiguousarray(raw[:, : RAW_KEY.itemsize]).view(RAW_KEY).reshape(-1))
+    out = rows[first].copy()
+    for name in VALUES:
+        out[name] = sum_by(inverse, rows[name], len(first))
+    return out
+
+
 def peers(watch: Watch) -> set[tuple[str, str]]:
     """Local end and peer of every IP row."""
     rows = watch.rows[watch.rows["kind"] == Kind.IP]
@@ -101,9 +114,9 @@ def peers(watch: Watch) -> set[tuple[str, str]]:
 
 
 @contextlib.asynccontextmanager
-async def opened(capacity: int = 100_000, **options: int) -> AsyncIterator[SocketSource]:
+async def opened(capacity: int = 100_000, *, kind: str = "socket", **options: int) -> AsyncIterator[Any]:
     """A source that is closed at the end."""
-    source = SocketSource(capacity, **options)
+    source: Any = EbpfSource(capacity) if kind == "ebpf" else SocketSource(capacity, **options)
     try:
         yield source
     finally:
@@ -115,18 +128,19 @@ async def watching(
     namespace: Namespace,
     interface: str,
     *,
-    source: SocketSource | None = None,
+    source: Any = None,
     attachment: int = 1,
     pod_side: bool = False,
+    kind: str = "socket",
 ) -> AsyncIterator[Watch]:
     """A watch on a link; brings a source of its own unless one is given."""
     link = Link(namespace.index(interface), interface, pod_side=pod_side)
     async with contextlib.AsyncExitStack() as stack:
-        mine = await stack.enter_async_context(opened()) if source is None else source
+        mine = await stack.enter_async_context(opened(kind=kind)) if source is None else source
         yield await _attached(namespace, link, mine, attachment)
 
 
-async def _attached(namespace: Namespace, link: Link, source: SocketSource, attachment: int) -> Watch:
+async def _attached(namespace: Namespace, link: Link, source: Any, attachment: int) -> Watch:
     while True:
         before = namespace.counters(link.name)
         with namespace.entered():

@@ -5,40 +5,29 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
-import fcntl
 import socket
 import struct
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
-
-import numpy as np
 
 from services.capture.flow_table import FlowTable
 from services.capture.frames import Frame, LinkType, parse
 from services.capture.links import Link
-from services.capture.raw_flow import Direction, RawRows
+from services.capture.raw_flow import Direction
 from services.capture.sources import Drained
-from services.flows import address
-from services.flows.address import Address
-from services.flows.delta import Kind
-from services.flows.table import group, sum_by
-from services.runtime.errors import PodloxxError, PrivilegeError
+from services.capture.sources.packet_socket import bind, senders, translating, unbound
+from services.runtime.errors import PodloxxError
 from services.runtime.log import get_logger
 
 _log = get_logger(__name__)
 
-_ETH_P_ALL: Final = 3
 _SOL_PACKET: Final = 263
 _PACKET_STATISTICS: Final = 6
 _PACKET_AUXDATA: Final = 8
 _PACKET_VNET_HDR: Final = 15
 _PACKET_OUTGOING: Final = 4
-_SIOCGIFINDEX: Final = 0x8933
-_IFREQ: Final = struct.Struct("=16si20x")
 _SO_ATTACH_FILTER: Final = 26
 _SO_RCVBUFFORCE: Final = 33
 _TP_STATUS_VLAN_VALID: Final = 0x10
@@ -87,13 +76,6 @@ _FRAMES_PER_TURN: Final = 256
 _TURNS_PER_DRAIN: Final = 128
 """More than the buffer holds, so that a drain takes all that had arrived, and ends."""
 _CLOSERS: Final = 4
-_SENDERS: Final = 16
-"""Addresses told per attachment; a pod has a few, one that forwards or forges any number."""
-
-_SENDER: Final = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("attachment", "<u4"), ("zero", "<u4")])
-
-_LINK_TYPES: Final = {1: LinkType.ETHERNET, 772: LinkType.ETHERNET, 65534: LinkType.RAW_IP}
-"""By the kernel's ARPHRD number: Ethernet, loopback, and links without a header of their own."""
 
 
 @dataclass(slots=True)
@@ -123,8 +105,8 @@ class SocketSource:
     name = "socket"
 
     def __init__(self, capacity: int, *, receive_buffer_bytes: int = _RECEIVE_BUFFER_BYTES) -> None:
-        with _translating():
-            _packet_socket().close()
+        with translating():
+            unbound().close()
         self._table = FlowTable(capacity)
         self._receive_buffer_bytes = receive_buffer_bytes
         self._taps: dict[int, _Tap] = {}
@@ -140,7 +122,7 @@ class SocketSource:
         Raises OSError where the link is gone, PodloxxError where the process has too many files
         open or the link's frames cannot be read.
         """
-        with _translating():
+        with translating():
             tap = self._open(link, attachment)
         self._taps[attachment] = tap
         asyncio.get_running_loop().add_reader(tap.socket, self._on_readable, tap)
@@ -162,7 +144,7 @@ class SocketSource:
                 raise PodloxxError(f"cannot read the packets of {tap.link.name}: {tap.failure}") from tap.failure
         rows = self._table.take()
         loss, self._loss = self._loss, Counter()
-        return Drained(rows, dict(loss), _senders(rows))
+        return Drained(rows, dict(loss), senders(rows))
 
     async def close(self) -> None:
         """Close every socket; what was not drained is dropped."""
@@ -172,7 +154,7 @@ class SocketSource:
         await asyncio.to_thread(self._closers.shutdown)
 
     def _open(self, link: Link, attachment: int) -> _Tap:
-        packets = _packet_socket()
+        packets = unbound()
         try:
             return _Tap(link, attachment, packets, self._bind(packets, link))
         except BaseException:
@@ -185,16 +167,7 @@ class SocketSource:
         packets.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         self._enlarge(packets)
         _filter(packets, _SNAP)
-        packets.bind((link.name, _ETH_P_ALL))
-        if _index(packets, link.name) != link.index:
-            raise OSError(errno.ENODEV, f"{link.name} is another interface by now")
-        hardware = packets.getsockname()[3]
-        if hardware not in _LINK_TYPES:
-            raise PodloxxError(
-                f"cannot read the packets of {link.name}: its link type (ARPHRD {hardware}) is neither Ethernet "
-                "nor plain IP. Leave it out of --interface and --interface-prefix."
-            )
-        return _LINK_TYPES[hardware]
+        return bind(packets, link)
 
     def _enlarge(self, packets: socket.socket) -> None:
         wanted = self._receive_buffer_bytes
@@ -289,35 +262,6 @@ def _segments(data: memoryview, frame: Frame, length: int) -> tuple[int, int]:
     return max(1, -(-payload // segment_bytes)), headers
 
 
-def _senders(rows: RawRows) -> dict[int, frozenset[Address]]:
-    """Addresses from which each attachment's pod sent, those of most packets where there are many."""
-    sent = rows[(rows["kind"] == Kind.IP) & (rows["direction"] == Direction.TX)]
-    keys = np.zeros(len(sent), _SENDER)
-    keys["hi"], keys["lo"], keys["attachment"] = sent["local_hi"], sent["local_lo"], sent["attachment"]
-    first, inverse = group(keys)
-    unique, packets = keys[first], sum_by(inverse, sent["packets"], len(first))
-    order = np.lexsort((-packets.astype(np.int64), unique["attachment"]))
-    unique = unique[order]
-    starts = np.searchsorted(unique["attachment"], unique["attachment"])
-    found: dict[int, set[Address]] = {}
-    for row in unique[np.arange(len(unique)) - starts < _SENDERS]:
-        one = address.from_words(int(row["hi"]), int(row["lo"]))
-        if not (one.is_unspecified or one.is_link_local or one.is_loopback):
-            found.setdefault(int(row["attachment"]), set()).add(one)
-    return {attachment: frozenset(known) for attachment, known in found.items()}
-
-
-def _packet_socket() -> socket.socket:
-    # Protocol 0: nothing arrives until it is bound, so never a frame of another link.
-    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-
-
-def _index(packets: socket.socket, name: str) -> int:
-    """The index of an interface, without opening a socket for that as if_nametoindex does."""
-    answer = fcntl.ioctl(packets, _SIOCGIFINDEX, _IFREQ.pack(name.encode(), 0))
-    return int(_IFREQ.unpack(answer)[1])
-
-
 def _filter(packets: socket.socket, program: bytes) -> None:
     """Have the kernel keep as many bytes of each frame as a classic BPF program returns."""
     code = ctypes.create_string_buffer(program, len(program))
@@ -326,21 +270,3 @@ def _filter(packets: socket.socket, program: bytes) -> None:
         _SO_ATTACH_FILTER,
         _PROGRAM.pack(len(program) // _INSTRUCTION.size, ctypes.addressof(code)),
     )
-
-
-@contextmanager
-def _translating() -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise PrivilegeError(
-            "capturing needs the capability CAP_NET_RAW, which this process does not have: run it as root "
-            "or grant that capability."
-        ) from error
-    except OSError as error:
-        if error.errno in {errno.EMFILE, errno.ENFILE}:
-            raise PrivilegeError(
-                "capturing needs one open file per interface besides CAP_NET_RAW, and no more may be opened: "
-                "raise the limit of open files (ulimit -n)."
-            ) from error
-        raise

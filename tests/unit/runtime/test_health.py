@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.runtime.clock import SystemClock
+from services.runtime.errors import UsageError
 from services.runtime.health import Heartbeat, age_s
 
 
@@ -18,6 +19,11 @@ def test_a_beat_renews_the_file(tmp_path: Path) -> None:
 
 def test_without_a_path_nothing_is_written() -> None:
     Heartbeat("").beat()
+
+
+def test_a_file_that_cannot_be_written_is_named() -> None:
+    with pytest.raises(UsageError, match="--heartbeat-file /nowhere/alive: No such file"):
+        Heartbeat("/nowhere/alive").beat()
 
 
 def test_no_beat_no_age(tmp_path: Path) -> None:

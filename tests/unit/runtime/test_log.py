@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 
 import pytest
 
@@ -40,3 +42,14 @@ def test_an_exception_is_in_the_line(capsys: pytest.CaptureFixture[str]) -> None
     except ZeroDivisionError:
         log.get_logger("a.b").exception("failed")
     assert "ZeroDivisionError" in json.loads(capsys.readouterr().err)["exception"]
+
+
+def test_lines_go_to_where_stderr_is_now(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    log.configure("capture", "info", "json")
+    logger = log.get_logger("a.b")
+    logger.info("before")
+    replaced = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", replaced)
+    logger.info("after")
+    assert "after" in replaced.getvalue()
+    assert "after" not in capsys.readouterr().err

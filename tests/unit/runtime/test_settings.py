@@ -13,9 +13,13 @@ from services.runtime.settings import (
     AggregatorSettings,
     ApiSettings,
     CaptureSettings,
+    CommonSettings,
     as_arguments,
     as_table,
     load,
+    redacted,
+    setting,
+    without_password,
 )
 
 
@@ -76,3 +80,32 @@ def test_help_says_what_each_flag_is_for(cls: type, capsys: pytest.CaptureFixtur
         load(cls, ["--help"], {})
     text = capsys.readouterr().out
     assert all(f"--{field.name.replace('_', '-')}" in text for field in dataclasses.fields(cls))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("redis://agent:secret@h:1/0", "redis://***@h:1/0"),
+        ("redis://:p@ss/w@rd@h/0", "redis://***@h/0"),
+        (
+            "unix:///run/redis.sock?username=a&password=secret&db=1",
+            "unix:///run/redis.sock?username=a&password=***&db=1",
+        ),
+    ],
+)
+def test_no_password_is_shown(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+    assert redacted(CommonSettings(redis_url=url))["redis_url"] == shown
+
+
+def test_settings_of_others_can_join_the_table() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Further:
+        port: int = setting(1337, "another help")
+        color: str = setting("auto", "when to use colors")
+
+    table = {entry.name: entry for entry in as_table({**SERVICES, "launcher": Further})}
+    assert table["color"].services == ("launcher",)
+    assert table["port"].services == ("api", "launcher")

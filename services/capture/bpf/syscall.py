@@ -1,0 +1,191 @@
+"""The bpf() system call, as far as capturing needs it."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+from enum import IntEnum
+from struct import Struct
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+_NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 1, 2, 3, 5
+_LOOKUP_AND_DELETE_BATCH, _LINK_CREATE = 25, 28
+_MAP: Final = Struct("=7I16sI")
+_ELEMENT: Final = Struct("=IIQQQ")
+_PROGRAM: Final = Struct("=IIQQIIQII16sII")
+_BATCH: Final = Struct("=QQQQIIQQ")
+_LINK: Final = Struct("=IIIIIIQ")
+_LOG_BYTES: Final = 1 << 20
+_LOG_SHOWN: Final = 500
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class MapType(IntEnum):
+    """Kinds of maps, by the kernel's numbers."""
+
+    HASH = 1
+    PERCPU_HASH = 5
+    ARRAY_OF_MAPS = 12
+
+
+class ProgramType(IntEnum):
+    """Kinds of programs, by the kernel's numbers."""
+
+    SOCKET_FILTER = 1
+    SCHED_CLS = 3
+
+
+def call(command: int, attributes: bytes) -> tuple[int, bytes]:
+    """The result of one call, and the attributes as the kernel left them; raises OSError."""
+    number = _NUMBERS.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, f"bpf() is not known on {platform.machine()}")
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    result = _libc.syscall(number, command, buffer, len(attributes))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return int(result), buffer.raw
+
+
+def create_map(kind: MapType, key_bytes: int, value_bytes: int, entries: int, *, inner: int = 0, name: str = "") -> int:
+    """A file descriptor of a new map; `inner` is one like those that a map of maps holds."""
+    attributes = _MAP.pack(kind, key_bytes, value_bytes, entries, 0, inner, 0, name.encode()[:15], 0)
+    return call(_MAP_CREATE, attributes)[0]
+
+
+def update(fd: int, key: bytes, value: bytes) -> None:
+    """Set an entry. Of a map of maps: returns once no program uses the map that was there before."""
+    attributes, _buffers = _element(fd, key, value)
+    call(_MAP_UPDATE, attributes)
+
+
+def lookup(fd: int, key: bytes, value_bytes: int) -> bytes | None:
+    """An entry's value; None where there is none."""
+    attributes, buffers = _element(fd, key, bytes(value_bytes))
+    try:
+        call(_MAP_LOOKUP, attributes)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    return buffers[1].raw
+
+
+def delete(fd: int, key: bytes) -> None:
+    """Remove an entry; one that is not there is removed already."""
+    attributes, _buffers = _element(fd, key, None)
+    try:
+        call(_MAP_DELETE, attributes)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def load(kind: ProgramType, instructions: bytes, name: str) -> int:
+    """A file descriptor of a loaded program; raises OSError with the last words of the verifier."""
+    try:
+        return _load(kind, instructions, name, None)
+    except OSError as error:
+        if error.errno in {errno.EPERM, errno.ENOSYS}:
+            raise
+        log = ctypes.create_string_buffer(_LOG_BYTES)
+        try:
+            return _load(kind, instructions, name, log)
+        except OSError as again:
+            said = log.value.decode(errors="replace").strip()[-_LOG_SHOWN:]
+            raise OSError(again.errno, f"{again.strerror}: {said}" if said else again.strerror) from None
+
+
+def attach_tcx(program: int, index: int, attach_type: int) -> int:
+    """A file descriptor of a link that holds a program on an interface until it is closed."""
+    # BPF_F_BEFORE without another program: first of all. At the tail, behind one that ends
+    # the chain, it would see nothing.
+    return call(_LINK_CREATE, _LINK.pack(program, index, attach_type, _BEFORE, 0, 0, 0))[0]
+
+
+_BEFORE: Final = 1 << 3
+
+
+class Drain:
+    """Reads and empties hash maps of one shape into arrays that are used again."""
+
+    def __init__(self, keys: np.dtype[Any], values: np.dtype[Any], entries: int) -> None:
+        # The kernel hands over whole buckets: room for one more than the map can hold.
+        self._entries = entries
+        self.keys: npt.NDArray[np.void] = np.zeros(entries, keys)
+        self.values: npt.NDArray[np.void] = np.zeros(entries, values)
+        self._tokens = ctypes.create_string_buffer(8), ctypes.create_string_buffer(8)
+
+    def take(self, fd: int) -> int:
+        """Move all entries of a map that nobody writes to into the arrays; how many there were."""
+        got, first = 0, True
+        before, after = self._tokens
+        # Each call moves at least one bucket, so there are never more calls than entries.
+        for _ in range(self._entries + 1):
+            room = self._entries - got
+            attributes = _BATCH.pack(
+                0 if first else ctypes.addressof(before),
+                ctypes.addressof(after),
+                self.keys.ctypes.data + got * self.keys.itemsize,
+                self.values.ctypes.data + got * self.values.itemsize,
+                room,
+                fd,
+                0,
+                0,
+            )
+            moved, done = _move(attributes)
+            got += moved
+            if done or got == self._entries:
+                return got
+            before, after, first = after, before, False
+        raise OSError(errno.ELOOP, "a map did not come to its end")
+
+
+def _move(attributes: bytes) -> tuple[int, bool]:
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    while True:
+        result = _libc.syscall(_NUMBERS[platform.machine()], _LOOKUP_AND_DELETE_BATCH, buffer, len(attributes))
+        moved = int.from_bytes(buffer.raw[32:36], "little")
+        if result >= 0:
+            return moved, False
+        code = ctypes.get_errno()
+        if code == errno.ENOENT:
+            return moved, True
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
+
+
+def _load(kind: ProgramType, instructions: bytes, name: str, log: ctypes.Array[ctypes.c_char] | None) -> int:
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    terms = ctypes.create_string_buffer(b"GPL")
+    attributes = _PROGRAM.pack(
+        kind,
+        len(instructions) // 8,
+        ctypes.addressof(code),
+        ctypes.addressof(terms),
+        0 if log is None else 1,
+        0 if log is None else len(log),
+        0 if log is None else ctypes.addressof(log),
+        0,
+        0,
+        name.encode()[:15],
+        0,
+        0,
+    )
+    return call(_PROG_LOAD, attributes)[0]
+
+
+def _element(fd: int, key: bytes, value: bytes | None) -> tuple[bytes, list[ctypes.Array[ctypes.c_char]]]:
+    """The attributes of a call on one entry, and the buffers to which they point: keep both."""
+    buffers = [ctypes.create_string_buffer(part, max(len(part), 1)) for part in (key, value or b"")]
+    # What a command does not use must be zero.
+    at = 0 if value is None else ctypes.addressof(buffers[1])
+    return _ELEMENT.pack(fd, 0, ctypes.addressof(buffers[0]), at, 0), buffers

@@ -1,0 +1,45 @@
+"""Which source is used: the best one that works here, and why not a better one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from services.capture.sources import Source
+from services.capture.sources.ebpf import EbpfSource
+from services.capture.sources.socket import SocketSource
+from services.runtime.errors import PodloxxError, PrivilegeError
+from services.runtime.log import get_logger
+
+_log = get_logger(__name__)
+
+AUTOMATIC: Final = "auto"
+SOURCES: Final[dict[str, Callable[[int], Source]]] = {"ebpf": EbpfSource, "socket": SocketSource}
+"""The best first."""
+_NEEDS: Final = {
+    "ebpf": "CAP_BPF and CAP_NET_RAW (CAP_SYS_ADMIN before Linux 5.8), and a kernel from 5.6 on",
+    "socket": "CAP_NET_RAW",
+}
+
+
+def opened(name: str, capacity: int) -> Source:
+    """The source called `name`, or for `auto` the best that works; the log says what was passed over.
+
+    Raises PrivilegeError or PodloxxError with the kernel's reason where none does.
+    """
+    names = list(SOURCES) if name == AUTOMATIC else [name]
+    for one in names:
+        try:
+            source = SOURCES[one](capacity)
+        except PrivilegeError:
+            raise
+        except OSError as error:
+            reason = f"the kernel refused it: {error.strerror or error}; it needs {_NEEDS[one]}"
+            if one == names[-1]:
+                kind = PrivilegeError if isinstance(error, PermissionError) else PodloxxError
+                raise kind(f"cannot capture with the source {one}: {reason}") from error
+            _log.warning("source-passed-over", source=one, reason=reason)
+        else:
+            _log.info("source-chosen", source=one)
+            return source
+    raise AssertionError("there is always a last source")
