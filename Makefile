@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help run test setup lint types arch unit contract component netns e2e bench lock clean
+.PHONY: help run test setup lint types arch unit contract component netns e2e bench bpf lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,14 @@ e2e: setup ## tests of the whole tool (root)
 
 bench: setup ## measurements, as ratios against peers in the same run (root)
 	$(PYTEST) -p no:randomly -s tests/bench
+
+# Another clang gives other instructions, so the one that built what is committed is named.
+BPF_CLANG := clang-14
+BPF_OBJECT ?= services/capture/bpf/flow.bpf.o
+
+bpf: ## build the kernel's program anew (clang 14; Debian 12: apt-get install clang-14 linux-libc-dev)
+	$(BPF_CLANG) -O2 -g0 -mcpu=v2 -target bpf -Wall -Wextra -Werror -I/usr/include/$(shell uname -m)-linux-gnu \
+		-c services/capture/bpf/flow.bpf.c -o $(BPF_OBJECT)
 
 lock: ## renew requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -12,7 +12,6 @@ from services.capture.sources.pcap import PcapSource
 from services.flows import address
 from services.flows.address import Address
 from services.flows.delta import Window
-from services.flows.keys import FROZEN_BATCHES
 from services.runtime.errors import UsageError
 from services.runtime.health import Heartbeat
 from services.runtime.settings import CaptureSettings
@@ -28,7 +27,8 @@ async def replay(settings: CaptureSettings, publisher: Publisher, heartbeat: Hea
     source = PcapSource(
         [Path(name) for name in settings.pcap_files.split(os.pathsep) if name],
         speed=settings.pcap_speed,
-        capacity=settings.flow_capacity,
+        capacity=min(settings.flow_capacity, settings.batch_rows),
+        sleep=stop.sleep,
     )
     folder = Folder(settings.flow_capacity, local)
     async for start_us, end_us, drained in source.windows(int(settings.flush_interval_s * 1e6)):
@@ -37,7 +37,7 @@ async def replay(settings: CaptureSettings, publisher: Publisher, heartbeat: Hea
         heartbeat.beat()
         await publisher.flush({})
         # Faster than the aggregator means waiting for it, not merging windows.
-        while publisher.waiting >= FROZEN_BATCHES and not await stop.sleep(_POLL_S):
+        while publisher.waiting and not await stop.sleep(_POLL_S):
             await publisher.flush({})
         if stop.requested:
             return

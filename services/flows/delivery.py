@@ -119,8 +119,8 @@ def merge(earlier: Window, later: Window) -> Window:
     for reason, packets in later.loss.items():
         loss[reason] = loss.get(reason, 0) + packets
     return Window(
-        start_us=earlier.start_us,
-        end_us=later.end_us,
+        start_us=min(earlier.start_us, later.start_us),
+        end_us=max(earlier.end_us, later.end_us),
         attachments=tuple(attachments.values()),
         flows=combine([earlier.flows, later.flows]),
         loss=loss,

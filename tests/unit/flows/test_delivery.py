@@ -110,6 +110,11 @@ def test_merging_keeps_the_latest_state_and_every_address() -> None:
     assert merged.attachments[1].id == 2
 
 
+def test_merging_windows_of_a_file_whose_time_steps_back_covers_both() -> None:
+    merged = merge(window(100, 110, 1), window(40, 50, 2))
+    assert (merged.start_us, merged.end_us) == (40, 110)
+
+
 def test_the_inbox_applies_strictly_in_order() -> None:
     inbox = Inbox()
     assert inbox.judge("b", 1, 0) is Verdict.APPLY
