@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -13,6 +14,7 @@ from services.aggregator.store import Store
 from services.aggregator.totals import Totals
 from services.flows import keys
 from services.runtime import redis_client
+from services.runtime.clock import SystemClock
 from services.runtime.health import Heartbeat
 from services.runtime.log import get_logger
 from services.runtime.settings import AggregatorSettings
@@ -20,67 +22,98 @@ from services.runtime.supervise import Stop
 
 _log = get_logger(__name__)
 
-_RETRY_S: Final = 0.5
-"""Between two attempts to reach Redis: soon enough for totals that are watched live."""
+_STANDBY_S: Final = 0.5
+"""How often a standby looks: soon enough for totals that are watched live."""
+_RETRY_S: Final = (0.1, 1.0)
+"""First and longest pause before Redis is tried again; the longest is shorter than any lease."""
 
 
 async def run(settings: AggregatorSettings, stop: Stop) -> None:
     """Keep the totals of one shard until `stop`."""
     directory = StaticDirectory.read(settings.directory_file, cidr=settings.cidr, private_cidr=settings.private_cidr)
     heartbeat = Heartbeat(settings.heartbeat_file)
+    heartbeat.beat()
     redis = redis_client.connect(settings)
     store = Store(redis, keys.Keys(settings.shard), settings.lease_ttl_s)
-    consumer = Consumer(store, Totals(directory, settings.peers_per_pod))
+    totals = Totals(directory, settings.peers_per_pod)
+    consumer = Consumer(store, totals, SystemClock(), settings.tick_interval_s)
+    patience = Patience(consumer, heartbeat, stop)
     try:
-        if not await _own(store, settings, heartbeat, stop):
-            return
-        await _with_patience(consumer, consumer.load, stop)
-        block_ms = max(1, int(min(1.0, settings.lease_ttl_s / 3) * 1000))
+        standby = Standby(store, settings)
+        while not stop.requested and not await patience.with_(standby.try_to_own):
+            await stop.sleep(_STANDBY_S)
+        await patience.with_(consumer.load)
+        block_ms = int(min(1.0, settings.lease_ttl_s / 3) * 1000)
         while not stop.requested:
-            await _with_patience(consumer, lambda: consumer.step(block_ms), stop)
-            heartbeat.beat()
+            await patience.with_(lambda: consumer.step(block_ms))
         await _release(store)
     finally:
         await redis.aclose()
 
 
-async def _own(store: Store, settings: AggregatorSettings, heartbeat: Heartbeat, stop: Stop) -> bool:
-    """Wait until the shard is ours; False where the end came first."""
-    waiting = False
-    while not stop.requested:
-        try:
-            if await store.acquire():
-                return True
-        except (RedisError, OSError) as error:
-            _log.warning("store-unreachable", doing="acquiring the shard", error=str(error))
-        else:
-            if not waiting:
-                _log.info("standing-by", shard=settings.shard)
-            waiting = True
-        heartbeat.beat()
-        await stop.sleep(_RETRY_S)
-    return False
+class Standby:
+    """Takes the shard when nobody owns it."""
+
+    def __init__(self, store: Store, settings: AggregatorSettings) -> None:
+        self._store = store
+        self._shard = settings.shard
+        self._turns = int(2 * settings.lease_ttl_s / _STANDBY_S)
+        self._saw_owner = False
+        self._empty = 0
+
+    async def try_to_own(self) -> bool:
+        """Whether the shard is ours now."""
+        if self._saw_owner and not await self._store.holds_totals():
+            # The store was emptied. Its owner has everything in memory and comes back, if it lives.
+            self._empty += 1
+            if self._empty < self._turns:
+                return False
+        if await self._store.acquire():
+            return True
+        if not self._saw_owner:
+            _log.info("standing-by", shard=self._shard)
+        self._saw_owner, self._empty = True, 0
+        return False
 
 
-async def _with_patience(consumer: Consumer, work: Callable[[], Awaitable[None]], stop: Stop) -> None:
-    """Do `work`; where Redis fails try again, for the memory holds what the store lost."""
-    failing = False
-    while not stop.requested:
+class Patience:
+    """Tries again where Redis fails, for the memory holds what the store lost."""
+
+    def __init__(self, consumer: Consumer, heartbeat: Heartbeat, stop: Stop) -> None:
+        self._consumer = consumer
+        self._heartbeat = heartbeat
+        self._stop = stop
+
+    async def with_(self, work: Callable[[], Awaitable[bool | None]]) -> bool | None:
+        """What `work` returns once it succeeds; nothing where the end came first."""
+        pause, longest = _RETRY_S
+        failing = False
+        while not self._stop.requested:
+            # Also while Redis is away: a restart would lose what only this process still has.
+            self._heartbeat.beat()
+            try:
+                done = await work()
+            except OutOfMemoryError as error:
+                _log.error("store-full", error=str(error), mend="give Redis more memory (maxmemory)")
+                await self._make_room()
+            except (RedisError, OSError) as error:
+                if not failing:
+                    _log.warning("store-unreachable", error=str(error))
+                failing = True
+            else:
+                if failing:
+                    _log.info("store-reached-again")
+                return done
+            # Jitter: after an outage not all of its clients come back in the same moment.
+            await self._stop.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, longest)
+        return None
+
+    async def _make_room(self) -> None:
         try:
-            await work()
-        except OutOfMemoryError as error:
-            _log.error("store-full", error=str(error), mend="give Redis more memory (maxmemory)")
-            await consumer.store.trim(consumer.cursor)
-            await stop.sleep(_RETRY_S)
+            await self._consumer.store.trim(self._consumer.cursor)
         except (RedisError, OSError) as error:
-            if not failing:
-                _log.warning("store-unreachable", error=str(error))
-            failing = True
-            await stop.sleep(_RETRY_S)
-        else:
-            if failing:
-                _log.info("store-reached-again")
-            return
+            _log.warning("store-unreachable", error=str(error))
 
 
 async def _release(store: Store) -> None:

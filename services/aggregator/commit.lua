@@ -1,12 +1,13 @@
 -- One commit: all of it or nothing, and only by the owner of the shard.
 -- KEYS: lease, totals, applied, ticks, history, flows. ARGV: token, lease in ms, the change.
--- Returns {'ok'}, {'fenced'} or {'moved', position}.
+-- A change with `fresh` begins by emptying the shard; one with `part` brings rows and peers ahead
+-- of the change that completes them. Returns {'ok'}, {'fenced'} or {'moved', position}.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return {'fenced'}
 end
+-- This comes first also because a script that has written may go on where Redis is full.
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local change = cmsgpack.unpack(ARGV[3])
-local position = redis.call('HGET', KEYS[2], 'position') or ''
 if change.fresh then
   -- A new epoch: what another one left must not be mixed with ours.
   for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
@@ -16,8 +17,6 @@ if change.fresh then
     end
   end
   redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
-elseif position ~= change.expected then
-  return {'moved', position}
 end
 local function set(key, pairs_)
   -- Lua's stack bounds how many arguments one call may have.
@@ -30,21 +29,28 @@ local function drop(key, fields)
     redis.call('HDEL', key, unpack(fields, at, math.min(at + 1999, #fields)))
   end
 end
+if not change.part then
+  local position = redis.call('HGET', KEYS[2], 'position') or ''
+  if position ~= change.expected then
+    return {'moved', position}
+  end
+end
 set(KEYS[2], change.totals)
+for number, pairs_ in pairs(change.peers) do
+  set(change.peers_prefix .. number, pairs_)
+end
+if change.part then
+  return {'ok'}
+end
 drop(KEYS[2], change.totals_gone)
+for _, number in ipairs(change.peers_gone) do
+  redis.call('DEL', change.peers_prefix .. number)
+end
 set(KEYS[3], change.applied)
 drop(KEYS[3], change.applied_gone)
 set(KEYS[5], change.history)
 drop(KEYS[5], change.history_gone)
-for number, pairs_ in pairs(change.peers) do
-  set(change.peers_prefix .. number, pairs_)
-end
-for _, number in ipairs(change.peers_gone) do
-  redis.call('DEL', change.peers_prefix .. number)
-end
 redis.call('XADD', KEYS[4], change.position, 'tick', change.tick)
 redis.call('XTRIM', KEYS[4], 'MINID', change.oldest_tick)
-if change.read_to ~= '' then
-  redis.call('XTRIM', KEYS[6], 'MINID', change.read_to)
-end
+redis.call('XTRIM', KEYS[6], 'MINID', change.read_to)
 return {'ok'}

@@ -6,33 +6,76 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from services.aggregator.plausible import implausible
 from services.aggregator.store import Commit, Store, StoreLostError
 from services.aggregator.totals import Totals
 from services.flows import keys, wire
 from services.flows.delivery import Inbox, Verdict
+from services.runtime.clock import Clock
 from services.runtime.log import get_logger
 
 _log = get_logger(__name__)
 
 _FORGET_BOOT_US: Final = 7_200_000_000
 """An agent silent for two hours is gone; its boot id will not come back."""
+_LONGEST_BOOT: Final = 64
+_LARGEST_SEQ: Final = 1 << 62
+
+
+class _RefusedError(Exception):
+    """An entry that can never be applied; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """The fields of an entry in the stream."""
+
+    boot: str
+    seq: int
+    confirmed: int
+    payload: bytes
+
+    @classmethod
+    def of(cls, fields: Mapping[bytes, bytes]) -> _Envelope:
+        """Read them; raises _RefusedError."""
+        try:
+            boot = fields[keys.FIELD_BOOT].decode()
+            seq, confirmed = int(fields[keys.FIELD_SEQ]), int(fields[keys.FIELD_CONFIRMED])
+            envelope = cls(boot, seq, confirmed, fields[keys.FIELD_BATCH])
+        except (KeyError, ValueError) as error:
+            raise _RefusedError(f"its envelope is malformed: {error!r}") from error
+        if not 0 < len(boot) <= _LONGEST_BOOT or boot == keys.APPLIED_CURSOR.decode():
+            raise _RefusedError("its boot id is none")
+        if not (0 < seq < _LARGEST_SEQ and 0 <= confirmed < _LARGEST_SEQ):
+            raise _RefusedError("its number is out of bounds")
+        return envelope
 
 
 @dataclass(slots=True)
 class Consumer:
-    """The one task that owns the totals of a shard."""
+    """The one task that owns the totals of a shard.
+
+    Commits are at least `tick_interval_s` apart while batches keep coming, and a batch waits no
+    longer than that for its commit.
+    """
 
     store: Store
     totals: Totals
+    clock: Clock
+    tick_interval_s: float
     inbox: Inbox = field(default_factory=Inbox)
     cursor: bytes = b"0-0"
     _applied: set[str] = field(default_factory=set)
     _heard_us: dict[str, int] = field(default_factory=dict)
+    _due_us: int = 0
     _refused: bool = False
 
     async def load(self) -> None:
         """Go on where the previous aggregator of this shard stopped, or begin a session."""
-        stored = await self.store.load(self.totals)
+        # What an attempt that failed half-way read is of no use.
+        totals = Totals(self.totals.directory, self.totals.peers_per_pod)
+        stored = await self.store.load(totals)
+        self.totals = totals
         now = await self.store.now_us()
         if stored is None:
             self.store.fresh(now)
@@ -40,7 +83,7 @@ class Consumer:
             _log.info("session-begins", epoch=self.store.epoch)
         else:
             self.inbox.applied, self.cursor = stored
-            _log.info("session-continues", epoch=self.store.epoch, n=self.store.n, rows=len(self.totals.rows.by_number))
+            _log.info("session-continues", epoch=self.store.epoch, n=self.store.n, rows=len(totals.rows.by_number))
         self._heard_us = dict.fromkeys(self.inbox.applied, now)
 
     async def step(self, block_ms: int) -> None:
@@ -50,17 +93,16 @@ class Consumer:
             await self.store.settle(self.totals)
             before = await self.store.now_us()
             entries = await self.store.read(self.cursor, block_ms)
-            for entry, fields in entries:
-                self._take(fields)
-                self.cursor = entry
-            if entries:
-                await self._commit(await self.store.now_us())
-            else:
+            if not entries:
                 await self._idle(before)
+                return
+            while self._take(entries) and (left_us := self._due_us - self.clock.monotonic_us()) > 0:
+                entries = await self.store.read(self.cursor, left_us // 1000)
+            await self._commit(await self.store.now_us())
         except StoreLostError:
-            await self.rewrite()
+            await self._rewrite()
 
-    async def rewrite(self) -> None:
+    async def _rewrite(self) -> None:
         """Write everything under a new epoch: the store lost it, this memory has it."""
         now = await self.store.now_us()
         self.store.fresh(now)
@@ -83,40 +125,51 @@ class Consumer:
 
     async def _commit(self, now_us: int) -> None:
         self.totals.settle(now_us)
+        for boot in self._applied:
+            self._heard_us[boot] = now_us
         forgotten = tuple(boot for boot, heard in self._heard_us.items() if heard < now_us - _FORGET_BOOT_US)
         for boot in forgotten:
             del self._heard_us[boot]
             self.inbox.applied.pop(boot, None)
         applied = {boot: self.inbox.applied[boot] for boot in self._applied if boot in self.inbox.applied}
-        for boot in self._applied:
-            self._heard_us[boot] = now_us
         await self.store.commit(self.totals, Commit(applied, forgotten, self.cursor, now_us))
         self._applied.clear()
         self._refused = False
+        self._due_us = self.clock.monotonic_us() + int(self.tick_interval_s * 1_000_000)
 
-    def _take(self, fields: Mapping[bytes, bytes]) -> None:
-        try:
-            boot = fields[keys.FIELD_BOOT].decode()
-            seq, confirmed = int(fields[keys.FIELD_SEQ]), int(fields[keys.FIELD_CONFIRMED])
-            payload = fields[keys.FIELD_BATCH]
-        except (KeyError, ValueError) as error:
-            self._refuse(f"its envelope is malformed: {error!r}")
-            return
-        verdict = self.inbox.judge(boot, seq, confirmed)
+    def _take(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> bool:
+        """Apply entries in order; False where there was no time for all of them."""
+        # Applying a large batch takes a while: the first ones must not wait for the last.
+        end_us = self.clock.monotonic_us() + int(self.tick_interval_s * 1_000_000)
+        for entry, fields in entries:
+            if self.clock.monotonic_us() > end_us:
+                return False
+            try:
+                self._apply(_Envelope.of(fields))
+            except _RefusedError as error:
+                self._refuse(str(error))
+            self.cursor = entry
+        return True
+
+    def _apply(self, envelope: _Envelope) -> None:
+        boot, seq = envelope.boot, envelope.seq
+        verdict = self.inbox.judge(boot, seq, envelope.confirmed)
+        # Also of an agent that is told nothing but "ahead" it is known when it was heard last.
+        self._applied.add(boot)
         if verdict is not Verdict.APPLY:
             self.totals.lose(f"batch-{verdict.value}")
             return
-        try:
-            batch = wire.decode(payload)
-            if (batch.boot, batch.seq) == (boot, seq):
-                self.totals.apply(batch)
-            else:
-                self._refuse("its envelope names another batch")
-        except wire.WireError as error:
-            self._refuse(str(error))
         # A frozen batch that cannot be read will never be: waiting for it would stop its agent.
         self.inbox.apply(boot, seq)
-        self._applied.add(boot)
+        try:
+            batch = wire.decode(envelope.payload)
+        except (wire.WireError, OverflowError) as error:
+            raise _RefusedError(str(error)) from error
+        if (batch.boot, batch.seq) != (boot, seq):
+            raise _RefusedError("its envelope names another batch")
+        if why := implausible(batch):
+            raise _RefusedError(why)
+        self.totals.apply(batch)
 
     def _refuse(self, why: str) -> None:
         self.totals.lose("batch-malformed")

@@ -1,5 +1,5 @@
--- Keeps the lease, and says up to where the stream was read although there is nothing to commit.
--- KEYS: lease, applied. ARGV: token, lease in ms, cursor. Returns {'ok'} or {'fenced'}.
+-- Keeps the lease (for 0 ms: gives it back), and says up to where the stream was read.
+-- KEYS: lease, applied. ARGV: token, lease in ms, cursor or nothing. Returns {'ok'} or {'fenced'}.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return {'fenced'}
 end

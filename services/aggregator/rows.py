@@ -1,24 +1,31 @@
-"""One row per pod: its identity, its totals by scope, its peers."""
+"""One row per pod: its identity and its totals by scope."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from services.flows.traffic import ByScope, Counts, Identity, Peer, Row, RowChange, add_scopes, peer_key
+from services.flows.traffic import ByScope, Identity, Row, RowChange, add_scopes
 
-OTHER_PEERS: Final = "other peers"
+
+class Moved(NamedTuple):
+    """A row that got another uid (`number` is `into`), or was added to the row that had it."""
+
+    uid: str
+    number: int
+    new_uid: str
+    into: int
 
 
 @dataclass(slots=True)
 class RowState:
-    """A row as the aggregator holds it."""
+    """A row as the aggregator holds it; `since_us` is when it got its first bytes, 0 where not known."""
 
     number: int
     identity: Identity
     totals: ByScope = field(default_factory=dict)
     window_us: int = 0
-    peers: dict[bytes, Peer] = field(default_factory=dict)
+    since_us: int = 0
 
     def frozen(self) -> Row:
         """The row as it is stored."""
@@ -26,22 +33,35 @@ class RowState:
 
 
 @dataclass(slots=True)
+class _Change:
+    """What a row got since the last commit, and in which time."""
+
+    start_us: int
+    end_us: int
+    added: ByScope = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Rows:
-    """All rows by number and by pod, and what changed since the last commit.
+    """All rows by number and by pod, and what changed since the last commit."""
 
-    `peers_per_pod` bounds the peers of a row (0: no bound); what exceeds it is folded by scope.
-    """
-
-    peers_per_pod: int
     by_number: dict[int, RowState] = field(default_factory=dict)
     by_uid: dict[str, int] = field(default_factory=dict)
-    changed: dict[int, ByScope] = field(default_factory=dict)
     identities: set[int] = field(default_factory=set)
     removed: set[int] = field(default_factory=set)
-    peers: dict[int, set[bytes]] = field(default_factory=dict)
-    merged: list[tuple[int, int]] = field(default_factory=list)
-    """Rows that were added to another one since `take_merged`: (gone, into)."""
     next_number: int = 1
+    _changed: dict[int, _Change] = field(default_factory=dict)
+    _moved: list[Moved] = field(default_factory=list)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything changed since the last commit."""
+        return bool(self._changed or self.identities or self.removed)
+
+    @property
+    def changed(self) -> set[int]:
+        """The rows that must be stored again."""
+        return set(self._changed) | self.identities
 
     def open(self, identity: Identity) -> RowState:
         """The row of the pod `identity.uid`, new where there is none."""
@@ -50,8 +70,7 @@ class Rows:
             return self.by_number[number]
         row = RowState(self.next_number, identity)
         self.next_number += 1
-        self.by_number[row.number] = row
-        self.by_uid[identity.uid] = row.number
+        self.restore(row)
         self.identities.add(row.number)
         return row
 
@@ -68,6 +87,7 @@ class Rows:
         if identity.uid != row.identity.uid:
             del self.by_uid[row.identity.uid]
             self.by_uid[identity.uid] = number
+            self._moved.append(Moved(row.identity.uid, number, identity.uid, number))
         row.identity = identity
         self.identities.add(number)
 
@@ -75,63 +95,38 @@ class Rows:
         """Add a row to another one, which turned out to be the same pod, and drop it."""
         row = self.by_number.pop(number)
         del self.by_uid[row.identity.uid]
-        for kept in (self.changed, self.peers):
-            kept.pop(number, None)
+        change = self._changed.pop(number, None)
         self.identities.discard(number)
         self.removed.add(number)
-        self.add(into, row.totals, row.window_us)
-        for peer in row.peers.values():
-            self.add_peer(into, peer)
-        self.merged.append((number, into))
+        if row.totals:
+            end = change.end_us if change else row.since_us
+            self.add(into, row.totals, row.since_us or end, end)
+        self._moved.append(Moved(row.identity.uid, number, self.by_number[into].identity.uid, into))
 
-    def take_merged(self) -> list[tuple[int, int]]:
-        """The merges since the last call."""
-        merged, self.merged = self.merged, []
-        return merged
+    def take_moved(self) -> list[Moved]:
+        """The rows that changed their uid or their number since the last call."""
+        moved, self._moved = self._moved, []
+        return moved
 
-    def add(self, number: int, added: ByScope, window_us: int) -> None:
-        """Add counters to a row."""
+    def add(self, number: int, added: ByScope, start_us: int, end_us: int) -> None:
+        """Add counters that came between two moments to a row."""
         row = self.by_number[number]
-        row.window_us = window_us
+        row.since_us = row.since_us or start_us
+        change = self._changed.setdefault(number, _Change(start_us, end_us))
+        change.start_us, change.end_us = min(change.start_us, start_us), max(change.end_us, end_us)
+        row.window_us = change.end_us - change.start_us
         add_scopes(row.totals, added)
-        add_scopes(self.changed.setdefault(number, {}), added)
-
-    def add_peer(self, number: int, peer: Peer) -> None:
-        """Add counters to a row's peer."""
-        known = self.by_number[number].peers
-        key = peer_key(peer)
-        before = known.get(key)
-        if before is None and 0 < self.peers_per_pod <= len(known):
-            peer = Peer("", 0, 0, 0, 0, peer.scope, "", peer.counts, peer.first_us, peer.last_us, OTHER_PEERS)
-            key = peer_key(peer)
-            before = known.get(key)
-        if before is None:
-            known[key] = replace(peer, counts=list(peer.counts))
-        else:
-            _add(before.counts, peer.counts)
-            known[key] = replace(
-                before,
-                first_us=min(before.first_us, peer.first_us),
-                last_us=max(before.last_us, peer.last_us),
-            )
-        self.peers.setdefault(number, set()).add(key)
+        add_scopes(change.added, added)
 
     def changes(self) -> tuple[RowChange, ...]:
         """The increments of every row that changed."""
         return tuple(
-            RowChange(number, self.by_number[number].window_us, added)
-            for number, added in sorted(self.changed.items())
-            if number in self.by_number
+            RowChange(number, change.end_us - change.start_us, change.added)
+            for number, change in sorted(self._changed.items())
         )
 
     def committed(self) -> None:
         """Forget what changed: it is in the store."""
-        self.changed = {}
+        self._changed = {}
         self.identities = set()
         self.removed = set()
-        self.peers = {}
-
-
-def _add(into: Counts, added: Counts) -> None:
-    for at, value in enumerate(added):
-        into[at] += value

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from typing import Final
 
 from aiohttp import web
 
 from services.api.guard import Guard
 from services.api.live import Hub
+from services.api.peers import PeerReader
 from services.api.reader import Reader
 from services.api.routes import Routes
 from services.flows import keys
 from services.runtime import redis_client
 from services.runtime.clock import SystemClock
-from services.runtime.errors import PodloxxError, UsageError
+from services.runtime.errors import PodloxxError, PrivilegeError, UsageError
 from services.runtime.health import Heartbeat
 from services.runtime.log import get_logger
 from services.runtime.settings import ApiSettings
@@ -22,35 +24,56 @@ from services.runtime.supervise import Stop
 
 _log = get_logger(__name__)
 
+_SHUTDOWN_S: Final = 3.0
+"""What open requests may take to end; WebSockets are told to at once."""
+
 
 async def run(settings: ApiSettings, stop: Stop) -> None:
     """Serve until `stop`; raises UsageError where the address is taken or not this machine's."""
     guard = Guard(settings)
-    redis = redis_client.connect(settings)
     heartbeat = Heartbeat(settings.heartbeat_file)
-    reader = Reader(redis, keys.Keys(settings.shard), SystemClock())
-    hub = Hub(reader, settings.max_clients)
-    app = web.Application(middlewares=[guard.middleware])
-    app.add_routes(Routes(reader, hub, settings.flow_window_s).table())
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+    redis = redis_client.connect(settings)
+    names = keys.Keys(settings.shard)
+    reader = Reader(redis, names, SystemClock())
+    peers = PeerReader(redis, names, lambda: reader.mirror)
+    hub = Hub(reader, peers, settings.max_clients)
+    runner = _runner(guard, Routes(reader, peers, hub, settings.flow_window_s), hub)
     await runner.setup()
     try:
         await _listen(runner, settings)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(reader.follow(stop, hub.changed))
+            working = [
+                tasks.create_task(reader.follow(stop, hub.changed), name="reader"),
+                tasks.create_task(peers.run(), name="peers"),
+            ]
             while not await stop.sleep(1.0):
                 heartbeat.beat()
-                # Rates fade and nodes fall silent without any tick.
+                # Agents fall silent without any tick.
                 hub.changed()
-            await hub.close()
+            # A blocking read would end by itself, but only after its second.
+            for task in working:
+                task.cancel()
     finally:
         await runner.cleanup()
         await redis.aclose()
 
 
+def _runner(guard: Guard, routes: Routes, hub: Hub) -> web.AppRunner:
+    async def close_clients(_: web.Application) -> None:
+        await hub.close()
+
+    app = web.Application(middlewares=[guard.middleware])
+    app.add_routes(routes.table())
+    app.on_shutdown.append(close_clients)
+    return web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+
+
 async def _listen(runner: web.AppRunner, settings: ApiSettings) -> None:
+    where = f"{settings.listen} port {settings.port}"
     try:
         await web.TCPSite(runner, settings.listen, settings.port).start()
+    except OverflowError:
+        raise UsageError(f"--port {settings.port} is no port: they go from 0 to 65535") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UsageError(
@@ -58,6 +81,8 @@ async def _listen(runner: web.AppRunner, settings: ApiSettings) -> None:
             ) from error
         if error.errno == errno.EADDRNOTAVAIL:
             raise UsageError(f"--listen {settings.listen} is no address of this machine") from error
-        raise PodloxxError(f"cannot listen on {settings.listen} port {settings.port}: {error.strerror}") from error
+        if error.errno == errno.EACCES:
+            raise PrivilegeError(f"cannot listen on {where}: choose a port above 1023 with --port") from error
+        raise PodloxxError(f"cannot listen on {where}: {error.strerror}") from error
     host, port = runner.addresses[0][:2]
     _log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from services.api.board import Board
-from services.api.mirror import Mirror
+from services.api.board import Base, Board
+from services.api.peers import PeerReader
 from services.api.reader import Reader
 from services.api.views import peers_of
+from services.flows import live_message
+from services.flows.live_message import CLOSE_SILENT, CLOSE_WRONG, MOST_HZ, MessageError, Said
 from services.runtime.log import get_logger
 from services.runtime.redis_client import StoreError
 
@@ -23,8 +24,11 @@ MESSAGE_BYTES: Final = 4096
 """The largest message that a client may send; the largest it needs is a pod's name."""
 ACK_S: Final = 30.0
 """A client that did not acknowledge for so long is closed: its tab sleeps or is gone."""
-_HZ: Final = 4.0
-"""The most messages a second; ticks come about once a second per agent."""
+_CLOSE_S: Final = 2.0
+"""What a client may take to answer a close; who does not read cannot be waited for."""
+_PEERS: Final = 1000
+"""Peers in a message; as many as are kept per pod unless the user asked for more."""
+_PING_S: Final = 20.0
 
 
 @dataclass(slots=True, eq=False)
@@ -32,24 +36,39 @@ class _Client:
     """One WebSocket: what it has, and what it waits for."""
 
     socket: web.WebSocketResponse
-    base: int = -1
-    """The last message that it acknowledged; -1 asks for a snapshot."""
-    epoch: int = -1
-    outstanding: int | None = None
-    hz: float = _HZ
-    watched: int | None = None
+    ended: asyncio.Future[tuple[int, str]]
+    """Why it is to be closed: code and reason. Whoever comes first says it."""
+    base: Base | None = None
+    """The last message that it acknowledged; None asks for a snapshot."""
+    board: Board | None = None
+    outstanding: Base | None = None
+    anew: bool = False
+    """It asked for a snapshot."""
+    hz: float = MOST_HZ
+    watched: str = ""
+    watch_due: bool = False
     acknowledged: asyncio.Event = field(default_factory=asyncio.Event)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    """There may be something to send."""
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    """The client asked for something: the pause between two messages is over."""
+
+    def end(self, code: int, reason: str = "") -> None:
+        if not self.ended.done():
+            self.ended.set_result((code, reason))
 
 
 class Hub:
-    """All WebSocket clients of this process."""
+    """All WebSocket clients of this process; `most` of them, each silent for at most `ack_s`."""
 
-    def __init__(self, reader: Reader, most: int) -> None:
+    def __init__(self, reader: Reader, peers: PeerReader, most: int, ack_s: float = ACK_S) -> None:
         self._reader = reader
+        self._peers = peers
         self._most = most
+        self._ack_s = ack_s
         self._clients: set[_Client] = set()
         self._board: Board | None = None
+        self._news = True
 
     @property
     def clients(self) -> int:
@@ -62,127 +81,149 @@ class Hub:
         return len(self._clients) >= self._most
 
     def changed(self) -> None:
-        """Tell all clients that the mirror changed."""
-        mirror = self._reader.mirror
-        if mirror is None:
-            return
-        if self._board is None or self._board.epoch != mirror.epoch:
-            self._board = Board(mirror.epoch)
-        self._board.update(mirror, self._reader.problem)
+        """Tell all clients that the mirror, or what is to be said of it, may have changed."""
+        self._news = True
         for client in self._clients:
             client.wake.set()
 
-    async def serve(self, socket: web.WebSocketResponse, resume: tuple[int, int] | None) -> None:
+    async def serve(
+        self, request: web.Request, socket: web.WebSocketResponse, resume: tuple[int, int] | None = None
+    ) -> None:
         """Serve one client until it closes, misbehaves or falls silent."""
-        client = _Client(socket)
-        if resume is not None and self._board is not None and self._board.knows(*resume):
-            client.epoch, client.base = resume
-        client.wake.set()
+        client = _Client(socket, asyncio.get_running_loop().create_future())
         self._clients.add(client)
         try:
+            await socket.prepare(request)
+            board = self._current()
+            if resume is not None and board is not None:
+                client.board, client.base = board, board.base_of(*resume)
+            client.wake.set()
             async with asyncio.TaskGroup() as tasks:
-                sender = tasks.create_task(self._send(client))
-                await self._receive(client)
-                sender.cancel()
+                both = [tasks.create_task(self._receive(client)), tasks.create_task(self._send(client))]
+                code, reason = await client.ended
+                for task in both:
+                    task.cancel()
+            await farewell(request, socket, code, reason)
         finally:
             self._clients.discard(client)
 
     async def close(self) -> None:
         """Close every client: the service ends."""
-        for client in list(self._clients):
-            await client.socket.close(code=WSCloseCode.GOING_AWAY, message=b"podloxx ends")
+        for client in self._clients:
+            client.end(WSCloseCode.GOING_AWAY, "podloxx ends")
+
+    def _current(self) -> Board | None:
+        """The board as the mirror is now; it is brought up to date only when somebody looks."""
+        mirror = self._reader.mirror
+        if mirror is not None and self._news:
+            self._news = False
+            if self._board is None or self._board.epoch != mirror.epoch:
+                self._board = Board(mirror.epoch)
+            self._board.update(mirror, self._reader.problem)
+        return self._board
 
     async def _send(self, client: _Client) -> None:
-        while not client.socket.closed:
+        while True:
             await client.wake.wait()
             client.wake.clear()
-            if client.hz == 0 or self._board is None:
+            client.hurry.clear()
+            if client.hz == 0:
                 continue
-            seq, message = self._board.message_since(client.epoch, client.base)
-            if seq == client.base and client.epoch == self._board.epoch:
-                continue
-            client.outstanding, client.epoch = seq, self._board.epoch
-            client.acknowledged.clear()
-            await client.socket.send_str(message)
-            await self._send_watched(client)
-            if not await _within(client.acknowledged, ACK_S):
-                await client.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"no ack for 30 s")
+            try:
+                async with asyncio.timeout(self._ack_s):
+                    sent = await self._push(client)
+            except TimeoutError:
+                client.end(CLOSE_SILENT, f"no ack for {self._ack_s:.0f} s")
                 return
-            await asyncio.sleep(1 / client.hz if client.hz else 0)
-            client.wake.set()
+            except ConnectionError:
+                client.end(WSCloseCode.GOING_AWAY)
+                return
+            if sent and client.hz:
+                await _within(client.hurry, 1 / client.hz)
 
-    async def _send_watched(self, client: _Client) -> None:
+    async def _push(self, client: _Client) -> bool:
+        """Send what is new and wait for the acknowledgement; whether there was anything."""
+        board = self._current()
+        if board is None:
+            return False
+        if board is not client.board or client.anew:
+            client.board, client.base, client.anew = board, None, False
+        news = board.news(client.base)
+        if news is not None:
+            client.outstanding, text = news
+            client.acknowledged.clear()
+            await client.socket.send_str(text)
+        if client.watched and (news is not None or client.watch_due):
+            client.watch_due = False
+            await self._send_watched(client, client.watched)
+        if news is not None:
+            await client.acknowledged.wait()
+        return news is not None
+
+    async def _send_watched(self, client: _Client, key: str) -> None:
         mirror = self._reader.mirror
-        row = None if mirror is None or client.watched is None else mirror.rows.get(client.watched)
-        if row is None:
-            return
-        try:
-            found = await self._reader.peers(row.number)
-        except StoreError as error:
-            _log.info("peers-not-read", error=str(error))
-            return
-        await client.socket.send_str(orjson.dumps({"t": "pod", "id": row.number, **peers_of(row, found)}).decode())
+        row = None if mirror is None else mirror.shown().get(key)
+        found = None
+        if row is not None:
+            try:
+                peers = await self._peers.of([row.number])
+                found = peers_of(row, peers[row.number], _PEERS)
+            except StoreError as error:
+                _log.info("peers-not-read", error=str(error))
+        seq = mirror.n if mirror is not None else 0
+        await client.socket.send_str(orjson.dumps(live_message.watched(key, seq, found)).decode())
 
     async def _receive(self, client: _Client) -> None:
         async for message in client.socket:
             if message.type is not WSMsgType.TEXT:
-                await _refuse(client, b"only text messages are understood")
+                client.end(CLOSE_WRONG, "only text messages are understood")
                 return
             try:
-                said = orjson.loads(message.data)
-                handled = isinstance(said, dict) and self._handle(client, said)
+                self._heed(client, live_message.said(orjson.loads(message.data)))
             except orjson.JSONDecodeError:
-                handled = False
-            if not handled:
-                await _refuse(client, b"expected {ack}, {hz}, {watch} or {snapshot}")
+                client.end(CLOSE_WRONG, "the message is not JSON")
                 return
+            except MessageError as error:
+                client.end(CLOSE_WRONG, str(error))
+                return
+        client.end(WSCloseCode.OK)
 
-    def _handle(self, client: _Client, said: dict[str, Any]) -> bool:
-        verbs: dict[str, Callable[[_Client, Any], bool]] = {
-            "ack": self._ack,
-            "hz": self._set_hz,
-            "watch": self._watch,
-            "snapshot": self._snapshot,
-        }
-        return bool(said) and all(verb in verbs and verbs[verb](client, value) for verb, value in said.items())
-
-    def _ack(self, client: _Client, seq: object) -> bool:
-        if type(seq) is not int or seq != client.outstanding:
-            return type(seq) is int
-        client.base, client.outstanding = seq, None
-        client.acknowledged.set()
-        return True
-
-    def _set_hz(self, client: _Client, hz: object) -> bool:
-        if not isinstance(hz, int | float) or not 0 <= hz <= _HZ:
-            return False
-        client.hz = float(hz)
-        client.wake.set()
-        return True
-
-    def _watch(self, client: _Client, key: object) -> bool:
-        mirror: Mirror | None = self._reader.mirror
-        if key is not None and not isinstance(key, str):
-            return False
-        row = mirror.shown().get(key) if mirror is not None and key else None
-        client.watched = row.number if row else None
-        client.wake.set()
-        return True
-
-    def _snapshot(self, client: _Client, _: object) -> bool:
-        client.base = client.epoch = -1
-        client.wake.set()
-        return True
+    def _heed(self, client: _Client, said: Said) -> None:
+        if said.hz is not None:
+            client.hz = said.hz
+        if said.watch is not None:
+            client.watched, client.watch_due = said.watch, bool(said.watch)
+        # Acknowledgements of anything else are late ones.
+        if said.ack is not None and client.outstanding is not None and said.ack == client.outstanding.seq:
+            client.base, client.outstanding = client.outstanding, None
+            client.acknowledged.set()
+        client.anew |= said.snapshot
+        if said.hz is not None or said.watch is not None or said.snapshot:
+            client.hurry.set()
+            client.wake.set()
 
 
-async def _within(event: asyncio.Event, seconds: float) -> bool:
+async def farewell(request: web.Request, socket: web.WebSocketResponse, code: int, reason: str) -> None:
+    """Close a WebSocket, in the end without its client's help."""
+    try:
+        async with asyncio.timeout(_CLOSE_S):
+            await socket.close(code=code, message=reason.encode())
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+
+
+def new_socket() -> web.WebSocketResponse:
+    """A WebSocket as the hub takes it.
+
+    Not compressed: it would be done for each client anew, and most are on this machine.
+    """
+    return web.WebSocketResponse(heartbeat=_PING_S, max_msg_size=MESSAGE_BYTES, compress=False)
+
+
+async def _within(event: asyncio.Event, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
     except TimeoutError:
-        return False
-    return True
-
-
-async def _refuse(client: _Client, why: bytes) -> None:
-    await client.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=why)
+        pass

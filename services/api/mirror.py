@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.flows.keys import HISTORY_BUCKET_S, HISTORY_BUCKETS, TICKS_KEPT_S
+from services.api.counters import Six, column_bytes, gap_bytes
+from services.api.increments import CursorError, Increments
+from services.flows.keys import HISTORY_BUCKET_S, HISTORY_BUCKETS
 from services.flows.scope import COLUMN_OF, Column, Scope
-from services.flows.traffic import (
-    ROW_COUNTERS,
-    ByScope,
-    Identity,
-    NodeReport,
-    Row,
-    RowChange,
-    Session,
-    Tick,
-    add_scopes,
-)
+from services.flows.traffic import ByScope, Identity, NodeReport, Row, RowChange, Session, Tick, add_scopes
 from services.runtime.clock import Clock
 
 STALE_US: Final = 5_000_000
-"""A node whose agent has not reported for so long is not live."""
-_TX, _RX = ROW_COUNTERS.index("tx_bytes"), ROW_COUNTERS.index("rx_bytes")
+"""A node whose agent has not reported for so long is not live; agents report every second."""
+_FADE_US: Final = 2_000_000
+"""How long a rate stays where nothing tells which agent would report the row's silence."""
+_BUCKET_US: Final = HISTORY_BUCKET_S * 1_000_000
 COLUMNS: Final = tuple(Column)
 
 
@@ -32,28 +25,21 @@ class GapError(Exception):
     """A tick does not follow the one before: the totals must be read again."""
 
 
-class CursorError(Exception):
-    """A tick id from which increments can no longer be added up."""
-
-
 @dataclass(slots=True)
 class RowView:
-    """A row with what it did last; times are Redis microseconds."""
+    """A row with what it does now; times are Redis microseconds."""
 
     number: int
     identity: Identity
     totals: ByScope
-    last: ByScope = field(default_factory=dict)
-    """Increments of its last change …"""
+    rates: ByScope = field(default_factory=dict)
+    """Counters per second over the window of its last change; empty: its agent reported without it since."""
     window_us: int = 0
-    """… and the time in which they came."""
     changed_us: int = 0
-
-    def rates(self, now_us: int) -> ByScope:
-        """Counters per second; empty for a row that has been silent since."""
-        if not self.window_us or now_us - self.changed_us > max(2 * self.window_us, 2_000_000):
-            return {}
-        return {scope: [n * 1_000_000 // self.window_us for n in counts] for scope, counts in self.last.items()}
+    changed_n: int = 0
+    """The tick that changed its totals last."""
+    revision: int = 0
+    """The mirror's revision in which anything of it changed last."""
 
 
 @dataclass(slots=True)
@@ -67,25 +53,28 @@ class Mirror:
     reported_us: dict[str, int] = field(default_factory=dict)
     cluster: ByScope = field(default_factory=dict)
     loss: dict[str, int] = field(default_factory=dict)
-    ticks: deque[Tick] = field(default_factory=deque)
+    increments: Increments = field(default_factory=Increments)
     timeline: dict[int, list[int]] = field(default_factory=dict)
     """Bytes of all rows per column of the dashboard and 5 s bucket."""
     n: int = 0
     at_us: int = 0
+    """When the last tick was committed."""
     pending_bytes: int = 0
     overlap_bytes: int = 0
+    revision: int = 0
+    """Counts ticks and what else changes rows; starts anew with every mirror."""
     _offset_us: int = 0
+    _shown: dict[str, RowView] | None = None
 
     @classmethod
-    def of(cls, clock: Clock, session: Session, rows: list[Row], now_us: int) -> Mirror:
-        """The mirror of totals that were read at `now_us` (Redis time)."""
-        mirror = cls(clock, session)
+    def of(cls, clock: Clock, session: Session, rows: Iterable[Row], now_us: int) -> Mirror:
+        """The mirror of totals that were read at `now_us` (Redis time); nothing is live before its ticks are recalled."""
+        mirror = cls(clock, session, at_us=session.started_us, n=session.n)
         mirror.rows = {row.number: RowView(row.number, row.identity, row.totals) for row in rows}
-        mirror.cluster, mirror.loss, mirror.n = session.cluster, dict(session.loss), session.n
         mirror.nodes = dict(session.nodes)
-        mirror.reported_us = dict.fromkeys(session.nodes, now_us - STALE_US)
+        mirror.cluster, mirror.loss = session.cluster, dict(session.loss)
         mirror.pending_bytes, mirror.overlap_bytes = session.pending_bytes, session.overlap_bytes
-        mirror._seen(now_us)
+        mirror.set_now(now_us)
         return mirror
 
     @property
@@ -100,38 +89,17 @@ class Mirror:
 
     @property
     def now_us(self) -> int:
-        """Redis time, as far as the last tick and our clock tell."""
+        """Redis time, as far as our clock and what was read tell."""
         return max(self.at_us, self.clock.monotonic_us() + self._offset_us)
 
-    def apply(self, tick: Tick) -> None:
-        """Add a tick; raises GapError where it is not the next one."""
-        if (tick.epoch, tick.n) != (self.epoch, self.n + 1):
-            raise GapError
-        for number, identity in tick.identities.items():
-            if number in self.rows:
-                self.rows[number].identity = identity
-            else:
-                self.rows[number] = RowView(number, identity, {})
-        for number in tick.removed:
-            self.rows.pop(number, None)
-        for change in tick.changes:
-            self._change(change, tick.at_us)
-        for report in tick.nodes:
-            self.nodes[report.node] = report
-            self.reported_us[report.node] = tick.at_us
-        add_scopes(self.cluster, tick.cluster)
-        for reason, count in tick.loss.items():
-            self.loss[reason] = self.loss.get(reason, 0) + count
-        self.pending_bytes, self.overlap_bytes = tick.pending_bytes, tick.overlap_bytes
-        self.n = tick.n
-        self.remember(tick)
-        self._seen(tick.at_us)
+    def set_now(self, redis_us: int) -> None:
+        """Take Redis's clock as it was read: ours may run at another speed, and stands still in a machine asleep."""
+        self._offset_us = redis_us - self.clock.monotonic_us()
 
-    def remember(self, tick: Tick) -> None:
-        """Keep a tick for cursors; at the start also those before the totals were read."""
-        self.ticks.append(tick)
-        while self.ticks[0].at_us < tick.at_us - TICKS_KEPT_S * 1_000_000:
-            self.ticks.popleft()
+    def recall(self, tick: Tick) -> None:
+        """Take a tick that is in the totals already, the oldest first: rates, reports and increments follow from it."""
+        if tick.epoch == self.epoch and tick.n <= self.n:
+            self._observe(tick)
 
     def take_history(self, buckets: Mapping[int, Mapping[int, Mapping[Scope, tuple[int, int]]]]) -> None:
         """Fill the timeline from the stored history."""
@@ -140,41 +108,107 @@ class Mirror:
                 for scope, (sent, received) in scopes.items():
                     self._bucket(number)[COLUMNS.index(COLUMN_OF[scope])] += sent + received
 
-    def since(self, epoch: int, n: int) -> Iterator[Tick]:
-        """The ticks after a cursor; raises CursorError where some of them are gone."""
-        first = self.ticks[0].n if self.ticks else self.n + 1
-        if epoch != self.epoch or not first - 1 <= n <= self.n:
-            raise CursorError
-        return (tick for tick in list(self.ticks) if tick.n > n)
-
-    def within(self, window_us: int) -> Iterator[Tick]:
-        """The ticks of the last `window_us`."""
-        start = self.now_us - window_us
-        return (tick for tick in list(self.ticks) if tick.at_us > start)
+    def apply(self, tick: Tick) -> None:
+        """Add a tick; raises GapError where it is not the next one."""
+        if (tick.epoch, tick.n) != (self.epoch, self.n + 1):
+            raise GapError
+        bucket = self._bucket(tick.at_us // _BUCKET_US)
+        self.revision += 1
+        self._identify(tick, bucket)
+        for change in tick.changes:
+            self._add(change, bucket)
+        bucket[:] = [max(0, column) for column in bucket]
+        self._observe(tick)
+        add_scopes(self.cluster, tick.cluster)
+        for reason, count in tick.loss.items():
+            self.loss[reason] = self.loss.get(reason, 0) + count
+        self.pending_bytes, self.overlap_bytes = tick.pending_bytes, tick.overlap_bytes
+        self.n = tick.n
+        # The earliest that a tick ever came tells the clocks' difference best.
+        self._offset_us = max(self._offset_us, tick.at_us - self.clock.monotonic_us())
 
     def live(self, node: str) -> bool:
         """Whether a node's agent reported lately."""
         return self.now_us - self.reported_us.get(node, 0) < STALE_US
 
+    def live_row(self, row: RowView) -> bool:
+        """Whether a row's rates are those of now."""
+        reporter = self.reporter(row)
+        return any(map(self.live, self.nodes)) if reporter is None else self.live(reporter)
+
+    def live_nodes(self) -> frozenset[str]:
+        """The nodes whose agents reported lately."""
+        return frozenset(filter(self.live, self.nodes))
+
+    def reporter(self, row: RowView) -> str | None:
+        """The node whose agent reports a row; None where no agent has its node's name (an address file may differ)."""
+        return row.identity.node if row.identity.node in self.nodes else None
+
     def shown(self) -> dict[str, RowView]:
         """Rows by `namespace/pod`; of several pods of that name the newest."""
-        shown: dict[str, RowView] = {}
-        for number in sorted(self.rows):
-            row = self.rows[number]
-            shown[row.identity.key] = row
-        return shown
+        if self._shown is None:
+            self._shown = {self.rows[number].identity.key: self.rows[number] for number in sorted(self.rows)}
+        return self._shown
 
-    def _change(self, change: RowChange, at_us: int) -> None:
+    def since(self, epoch: int, n: int) -> dict[int, Six]:
+        """The six counters' increments by row after a cursor; raises CursorError where some of them are gone."""
+        if epoch != self.epoch:
+            raise CursorError
+        if n == self.n:
+            return {}
+        return self.increments.since(n)
+
+    def within(self, window_us: int) -> dict[int, Six]:
+        """The six counters' increments by row of the last `window_us`."""
+        return self.increments.within(self.now_us - window_us)
+
+    def _identify(self, tick: Tick, bucket: list[int]) -> None:
+        for number, identity in tick.identities.items():
+            row = self.rows.setdefault(number, RowView(number, identity, {}))
+            row.identity, row.revision = identity, self.revision
+        for number in tick.removed:
+            gone = self.rows.pop(number, None)
+            if gone is not None:
+                # Its totals come again as increments of the row that it was merged into.
+                for at, column in enumerate(column_bytes(gone.totals).values()):
+                    bucket[at] -= column
+        if tick.identities or tick.removed:
+            self._shown = None
+
+    def _add(self, change: RowChange, bucket: list[int]) -> None:
         row = self.rows.get(change.number)
         if row is None:
             raise GapError
         add_scopes(row.totals, change.added)
-        # Bytes without a window (a gap that was found) are no rate.
-        if change.window_us:
-            row.last, row.window_us, row.changed_us = change.added, change.window_us, at_us
-        bucket = self._bucket(at_us // (HISTORY_BUCKET_S * 1_000_000))
-        for scope, counts in change.added.items():
-            bucket[COLUMNS.index(COLUMN_OF[scope])] += counts[_TX] + counts[_RX]
+        for at, column in enumerate(column_bytes(change.added).values()):
+            bucket[at] += column
+
+    def _observe(self, tick: Tick) -> None:
+        """What a tick tells besides sums."""
+        self.increments.add(tick)
+        self.at_us = tick.at_us
+        for change in tick.changes:
+            row = self.rows.get(change.number)
+            if row is None:
+                continue
+            row.changed_n, row.revision = tick.n, self.revision
+            # What was merged or missed did not pass within the window: the rate before is nearer to the truth.
+            if change.window_us and not tick.removed:
+                row.rates = _rates(change)
+                row.window_us, row.changed_us = change.window_us, tick.at_us
+        for report in tick.nodes:
+            self.nodes[report.node] = report
+            self.reported_us[report.node] = tick.at_us
+        reported = frozenset(report.node for report in tick.nodes)
+        for row in self.rows.values():
+            if row.rates and row.changed_n < tick.n and self._fell_silent(row, reported, tick.at_us):
+                row.rates, row.revision = {}, self.revision
+
+    def _fell_silent(self, row: RowView, reported: frozenset[str], at_us: int) -> bool:
+        reporter = self.reporter(row)
+        if reporter is None:
+            return at_us - row.changed_us > max(2 * row.window_us, _FADE_US)
+        return reporter in reported
 
     def _bucket(self, number: int) -> list[int]:
         bucket = self.timeline.setdefault(number, [0] * len(COLUMNS))
@@ -182,6 +216,11 @@ class Mirror:
             del self.timeline[min(self.timeline)]
         return bucket
 
-    def _seen(self, at_us: int) -> None:
-        self.at_us = at_us
-        self._offset_us = at_us - self.clock.monotonic_us()
+
+def _rates(change: RowChange) -> ByScope:
+    gap = gap_bytes(change.added)
+    return {
+        scope: [count * 1_000_000 // change.window_us for count in counts]
+        for scope, counts in change.added.items()
+        if not (gap and scope is Scope.UNKNOWN)
+    }

@@ -10,20 +10,25 @@ from aiohttp import web
 
 from services.api import metrics, views
 from services.api.guard import problem
-from services.api.live import MESSAGE_BYTES, Hub
-from services.api.mirror import CursorError, Mirror
+from services.api.increments import CursorError
+from services.api.live import Hub, farewell, new_socket
+from services.api.mirror import Mirror
+from services.api.peers import PeerReader
 from services.api.reader import Reader
 from services.flows import live_message
+from services.flows.keys import TICKS_KEPT_S
 from services.flows.traffic import TrafficError, parse_tick_id
 
 _TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_OK: Final = {"status": "ok"}
 
 
 class Routes:
-    """Handlers over one reader and its hub."""
+    """Handlers over one reader, its peers and its hub."""
 
-    def __init__(self, reader: Reader, hub: Hub, flow_window_s: float) -> None:
+    def __init__(self, reader: Reader, peers: PeerReader, hub: Hub, flow_window_s: float) -> None:
         self._reader = reader
+        self._peers = peers
         self._hub = hub
         self._flow_window_s = flow_window_s
         page = files("services.api").joinpath("page")
@@ -36,7 +41,7 @@ class Routes:
             web.get("/traffic/total", self.total),
             web.get("/traffic/flow", self.flow),
             web.get("/traffic/peers", self.peers),
-            web.get("/traffic/ws", self.websocket),
+            web.get("/traffic/ws", self.websocket, allow_head=False),
             web.get("/healthz", self.healthz),
             web.get("/readyz", self.readyz),
             web.get("/metrics", self.metrics),
@@ -47,28 +52,32 @@ class Routes:
 
     async def overview(self, request: web.Request) -> web.Response:
         """Sums over all pods."""
-        return _json(request, views.overview(self._mirror()))
+        return _json(request, views.overview(self._mirror(), self._reader.problem))
 
     async def total(self, request: web.Request) -> web.Response:
         """Every pod since the session began."""
         mirror = self._mirror()
-        return _json(request, views.total(mirror, await self._reader.all_peers(list(mirror.rows))))
+        peers = await self._peers.of([row.number for row in mirror.shown().values()])
+        return _json(request, views.total(mirror, peers))
 
     async def flow(self, request: web.Request) -> web.Response:
         """Increments: of the last seconds, or since a tick."""
         mirror = self._mirror()
         since = request.query.get("since")
         if since is None:
-            ticks = mirror.within(int(_seconds(request, self._flow_window_s) * 1e6))
+            added = mirror.within(int(_seconds(request, self._flow_window_s) * 1e6))
         else:
             try:
-                ticks = mirror.since(*parse_tick_id(since))
+                added = mirror.since(*parse_tick_id(since))
             except TrafficError as error:
                 return problem(400, "Bad Request", str(error))
             except CursorError:
-                detail = f"increments since {since} are not kept any more: read /traffic/total and go on from {mirror.tick_id}"
+                detail = (
+                    f"increments since {since} cannot be added up: they are kept for {TICKS_KEPT_S} s of one session. "
+                    f"Read /traffic/total and go on from {mirror.tick_id}"
+                )
                 return problem(410, "Gone", detail)
-        response = _json(request, views.flow(mirror, ticks))
+        response = _json(request, views.flow(mirror, added))
         response.headers["X-Podloxx-Tick"] = mirror.tick_id
         return response
 
@@ -80,12 +89,11 @@ class Routes:
         row = self._mirror().shown().get(key)
         if row is None:
             return problem(404, "Not Found", f"no pod {key!r} has been seen")
-        return _json(request, views.peers_of(row, await self._reader.peers(row.number)))
+        found = await self._peers.of([row.number])
+        return _json(request, views.peers_of(row, found[row.number]))
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
         """Live rows."""
-        if request.query.get("v", "1") != str(live_message.PROTOCOL):
-            return problem(400, "Bad Request", f"this API speaks version {live_message.PROTOCOL} of the live protocol")
         if self._hub.full:
             return problem(503, "Service Unavailable", "too many live clients: see --max-clients")
         resume = None
@@ -94,24 +102,29 @@ class Routes:
                 resume = parse_tick_id(text.replace(":", "-", 1))
             except TrafficError:
                 return problem(400, "Bad Request", f"resume={text!r} is not of the form <epoch>:<seq>")
-        socket = web.WebSocketResponse(heartbeat=20.0, max_msg_size=MESSAGE_BYTES, compress=True)
-        await socket.prepare(request)
-        await self._hub.serve(socket, resume)
+        socket = new_socket()
+        if request.query.get("v", "1") != str(live_message.PROTOCOL):
+            # A browser shows its page nothing of a refused handshake, but close codes it does.
+            await socket.prepare(request)
+            reason = f"this API speaks version {live_message.PROTOCOL} of the live protocol"
+            await farewell(request, socket, live_message.CLOSE_VERSION, reason)
+        else:
+            await self._hub.serve(request, socket, resume)
         return socket
 
-    async def healthz(self, _: web.Request) -> web.Response:
+    async def healthz(self, request: web.Request) -> web.Response:
         """The process lives."""
-        return web.json_response({"status": "ok"})
+        return _json(request, _OK)
 
-    async def readyz(self, _: web.Request) -> web.Response:
+    async def readyz(self, request: web.Request) -> web.Response:
         """What is served is current."""
         why = self._reader.problem
-        return problem(503, "Service Unavailable", why) if why else web.json_response({"status": "ok"})
+        return problem(503, "Service Unavailable", why) if why else _json(request, _OK)
 
     async def metrics(self, _: web.Request) -> web.Response:
-        """For Prometheus."""
-        text = metrics.exposition(self._mirror(), self._hub.clients)
-        return web.Response(body=text.encode(), headers={"Content-Type": metrics.CONTENT_TYPE + "; charset=utf-8"})
+        """For Prometheus; also where there are no totals yet."""
+        text = metrics.exposition(self._reader.mirror, clients=self._hub.clients, ready=not self._reader.problem)
+        return web.Response(body=text.encode(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def page(self, _: web.Request) -> web.Response:
         """The page."""
@@ -125,7 +138,7 @@ class Routes:
         body = self._page.get(name)
         kind = _TYPES.get(name[name.rfind(".") :])
         if body is None or kind is None:
-            return problem(404, "Not Found", f"there is no {name!r}")
+            raise web.HTTPNotFound
         return web.Response(body=body, content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"})
 
     def _mirror(self) -> Mirror:
@@ -149,6 +162,6 @@ def _seconds(request: web.Request, default: float) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 < seconds <= 120:
-        raise web.HTTPBadRequest(text=f"window={text!r} is not a number of seconds up to 120")
+    if not 0 < seconds <= TICKS_KEPT_S:
+        raise web.HTTPBadRequest(text=f"window={text!r} is not a number of seconds up to {TICKS_KEPT_S}")
     return seconds

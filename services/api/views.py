@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from services.api.counters import RX, RX_PACKETS, SIX, TX, TX_PACKETS, Six, gap_bytes, six, total_bytes
 from services.api.mirror import Mirror, RowView
 from services.flows.delta import Kind, Malformed
 from services.flows.protocols import ethertype_name, protocol_name
-from services.flows.scope import COLUMN_OF, Column, Scope
-from services.flows.traffic import ROW_COUNTERS, ByScope, Counts, Peer, Tick, add_scopes, no_counts
+from services.flows.traffic import ByScope, Identity, Peer, add_scopes
 
-_AT: Final = {name: at for at, name in enumerate(ROW_COUNTERS)}
-_INSIDE: Final = frozenset((Column.LOCAL, Column.CROSS))
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_MALFORMED: Final = {reason.value: reason.label for reason in Malformed}
+_COUNTER_ENDINGS: Final = ("Bytes", "Packets", "Sum")
 
 
 def human(count: float) -> str:
@@ -34,106 +35,96 @@ def rfc3339(us: int) -> str:
     return datetime.fromtimestamp(us / 1e6, UTC).isoformat().replace("+00:00", "Z") if us else ""
 
 
-def six(scopes: ByScope) -> dict[str, int]:
-    """The original's six counters: transmit and receive are TCP and UDP, unknown is the rest."""
-    sums = dict.fromkeys(
-        (
-            "packetsSum",
-            "transmitBytes",
-            "receivedBytes",
-            "unknownBytes",
-            "localTransmitBytes",
-            "localReceivedBytes",
-        ),
-        0,
-    )
-    for scope, counts in scopes.items():
-        sent = counts[_AT["tx_bytes"]] - counts[_AT["tx_other_bytes"]]
-        received = counts[_AT["rx_bytes"]] - counts[_AT["rx_other_bytes"]]
-        sums["packetsSum"] += counts[_AT["tx_packets"]] + counts[_AT["rx_packets"]]
-        sums["transmitBytes"] += sent
-        sums["receivedBytes"] += received
-        sums["unknownBytes"] += counts[_AT["tx_other_bytes"]] + counts[_AT["rx_other_bytes"]]
-        if COLUMN_OF[scope] in _INSIDE or scope is Scope.OTHER:
-            sums["localTransmitBytes"] += sent - counts[_AT["tx_ingress_bytes"]]
-            sums["localReceivedBytes"] += received - counts[_AT["rx_ingress_bytes"]]
-    return sums
-
-
 def by_scope(scopes: ByScope) -> dict[str, dict[str, int]]:
     """Bytes and packets per scope."""
     return {
         scope.value: {
-            "transmitBytes": counts[_AT["tx_bytes"]],
-            "receivedBytes": counts[_AT["rx_bytes"]],
-            "packets": counts[_AT["tx_packets"]] + counts[_AT["rx_packets"]],
+            "transmitBytes": counts[TX],
+            "receivedBytes": counts[RX],
+            "packets": counts[TX_PACKETS] + counts[RX_PACKETS],
         }
         for scope, counts in scopes.items()
     }
 
 
-def overview(mirror: Mirror) -> dict[str, Any]:
-    """`/traffic/overview`."""
+def overview(mirror: Mirror, why_old: str = "") -> dict[str, Any]:
+    """`/traffic/overview`: sums over the pods' own views; `why_old` says why they are not current."""
     totals: ByScope = {}
     rates: ByScope = {}
-    now = mirror.now_us
     for row in mirror.rows.values():
         add_scopes(totals, row.totals)
-        add_scopes(rates, row.rates(now))
-    per_second = six(rates)
-    inside = per_second["localTransmitBytes"] + per_second["localReceivedBytes"]
+        if mirror.live_row(row):
+            add_scopes(rates, row.rates)
+    packets, sent, received, _, near_sent, near_received = six(rates)
     shown = mirror.shown().values()
     return {
-        **six(totals),
+        **_named(six(totals)),
         "totalNodes": len({row.identity.node for row in shown if row.identity.node}),
         "totalNamespaces": len({row.identity.namespace for row in shown}),
         "totalPods": len(shown),
         "uptime": rfc3339(mirror.session.started_us),
         "lastUpdate": mirror.at_us // 1_000_000,
-        "externalBandwidthPerSec": human(per_second["transmitBytes"] + per_second["receivedBytes"] - inside),
-        "internalBandwidthPerSec": human(inside),
-        "packetsPerSec": per_second["packetsSum"],
+        "externalBandwidthPerSec": human(sent + received - near_sent - near_received),
+        "internalBandwidthPerSec": human(near_sent + near_received),
+        "packetsPerSec": packets,
         "scopes": by_scope(totals),
-        "clusterBytes": sum(c[_AT["tx_bytes"]] + c[_AT["rx_bytes"]] for c in mirror.cluster.values()),
+        "agentGapBytes": gap_bytes(totals),
+        "clusterBytes": total_bytes(mirror.cluster),
         "clusterScopes": by_scope(mirror.cluster),
         "pendingBytes": mirror.pending_bytes,
         "overlapBytes": mirror.overlap_bytes,
         "loss": mirror.loss,
-        "nodesReporting": sum(mirror.live(node) for node in mirror.nodes),
+        "coverage": dict(Counter(row.identity.coverage for row in shown)),
+        "nodesReporting": len(mirror.live_nodes()),
+        "nodesKnown": len(mirror.nodes),
+        "problem": why_old,
     }
 
 
 def total(mirror: Mirror, peers: Mapping[int, Iterable[Peer]]) -> dict[str, Any]:
-    """`/traffic/total`."""
+    """`/traffic/total`; `peers` by row number."""
     return {key: _pod(row, peers.get(row.number, ())) for key, row in mirror.shown().items()}
 
 
-def flow(mirror: Mirror, ticks: Iterable[Tick]) -> dict[str, Any]:
-    """`/traffic/flow`: the increments of `ticks`."""
-    added: dict[int, ByScope] = {}
-    for tick in ticks:
-        for change in tick.changes:
-            add_scopes(added.setdefault(change.number, {}), change.added)
-    shown = {row.number: key for key, row in mirror.shown().items()}
-    return {shown[number]: six(scopes) for number, scopes in sorted(added.items()) if number in shown}
+def flow(mirror: Mirror, added: Mapping[int, Six]) -> dict[str, dict[str, int]]:
+    """`/traffic/flow` of the increments `added`, by row number; pods without any are left out."""
+    shown = mirror.shown().items()
+    return {key: _named(added[row.number]) for key, row in shown if row.number in added}
 
 
-def peers_of(row: RowView, peers: Iterable[Peer]) -> dict[str, Any]:
-    """`/traffic/peers`: the largest first."""
-    ranked = sorted(peers, key=lambda peer: -(peer.counts[0] + peer.counts[1]))
-    return {"pod": row.identity.key, "uid": row.identity.uid, "peers": [_peer(peer) for peer in ranked]}
+def peers_of(row: RowView, peers: Iterable[Peer], most: int | None = None) -> dict[str, Any]:
+    """`/traffic/peers`: those with the most bytes first; of more than `most` the rest is only counted."""
+    ranked = sorted(peers, key=lambda peer: -(peer.counts[TX] + peer.counts[RX]))
+    return {
+        "pod": row.identity.key,
+        "uid": row.identity.uid,
+        "peers": [_peer(peer) for peer in ranked[:most]],
+        "more": len(ranked) - len(ranked[:most]),
+    }
+
+
+def exact(value: Any) -> Any:
+    """The same with a decimal string beside every counter, for readers that round above 2^53.
+
+    Keys of `loss` are reasons, to which nothing may be added.
+    """
+    if isinstance(value, list | tuple):
+        return [exact(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    out = {key: exact(entry) for key, entry in value.items()}
+    for key, entry in value.items():
+        if isinstance(entry, int) and (key.endswith(_COUNTER_ENDINGS) or key == "packets"):
+            out[f"{key}Exact"] = str(entry)
+    return out
+
+
+def _named(counters: Six) -> dict[str, int]:
+    return dict(zip(SIX, counters, strict=True))
 
 
 def _pod(row: RowView, peers: Iterable[Peer]) -> dict[str, Any]:
     who = row.identity
-    connections: dict[str, dict[str, Any]] = {}
-    packets: dict[str, int] = {}
-    for peer in peers:
-        if peer.address:
-            count = peer.counts[_AT["tx_packets"]] + peer.counts[_AT["rx_packets"]]
-            packets[peer.address] = packets.get(peer.address, 0) + count
-    for address, count in packets.items():
-        connections[_connection_id(who.ip, address)] = {"ip1": who.ip, "ip2": address, "packetSum": count}
     return {
         "fileName": who.interface,
         "ip": who.ip,
@@ -141,11 +132,11 @@ def _pod(row: RowView, peers: Iterable[Peer]) -> dict[str, Any]:
         "namespace": who.namespace,
         "node": who.node,
         "containerId": who.container_id,
-        **six(row.totals),
+        **_named(six(row.totals)),
         "transmitStartBytes": who.transmit_start_bytes,
         "receivedStartBytes": who.received_start_bytes,
         "startTime": rfc3339(who.started_us),
-        "connections": connections,
+        "connections": _connections(who, peers),
         "uid": who.uid,
         "ips": who.ips,
         "zone": who.zone,
@@ -154,19 +145,40 @@ def _pod(row: RowView, peers: Iterable[Peer]) -> dict[str, Any]:
         "ownerName": who.owner_name,
         "labels": dict(who.labels),
         "coverage": who.coverage,
+        "endTime": rfc3339(who.gone_us),
+        "agentGapBytes": gap_bytes(row.totals),
         "scopes": by_scope(row.totals),
     }
 
 
-def _connection_id(one: str, two: str) -> str:
-    """Stable over time and restarts, as short as the original's."""
-    return hashlib.blake2s(f"{one}|{two}".encode(), digest_size=8).hexdigest()
+def _connections(who: Identity, peers: Iterable[Peer]) -> dict[str, dict[str, Any]]:
+    """Per pair of addresses; what has none (not IP, folded) is no connection."""
+    packets: Counter[tuple[str, str]] = Counter()
+    for peer in peers:
+        if peer.address:
+            packets[peer.local, peer.address] += peer.counts[TX_PACKETS] + peer.counts[RX_PACKETS]
+    return {
+        _connection_id(local, address): {"ip1": local or _own(who, address), "ip2": address, "packetSum": count}
+        for (local, address), count in packets.items()
+    }
+
+
+def _connection_id(local: str, address: str) -> str:
+    """A 64-bit number as the original's, the same for a peer at any time, after any restart."""
+    digest = hashlib.blake2s(f"{local}|{address}".encode(), digest_size=8).digest()
+    return str(int.from_bytes(digest))
+
+
+def _own(who: Identity, address: str) -> str:
+    """The pod's own address of the peer's family."""
+    family = ":" in address
+    return next((one for one in who.ips if (":" in one) == family), who.ip)
 
 
 def _peer(peer: Peer) -> dict[str, Any]:
-    counts: Counts = peer.counts or no_counts()
     return {
         "address": peer.address,
+        "local": peer.local,
         "name": peer.name,
         "namespace": peer.namespace,
         "what": peer.what,
@@ -176,10 +188,10 @@ def _peer(peer: Peer) -> dict[str, Any]:
         "scope": peer.scope.value,
         "rule": peer.rule,
         "via": peer.via,
-        "transmitBytes": counts[_AT["tx_bytes"]],
-        "receivedBytes": counts[_AT["rx_bytes"]],
-        "transmitPackets": counts[_AT["tx_packets"]],
-        "receivedPackets": counts[_AT["rx_packets"]],
+        "transmitBytes": peer.counts[TX],
+        "receivedBytes": peer.counts[RX],
+        "transmitPackets": peer.counts[TX_PACKETS],
+        "receivedPackets": peer.counts[RX_PACKETS],
         "firstSeen": rfc3339(peer.first_us),
         "lastSeen": rfc3339(peer.last_us),
     }
@@ -189,18 +201,6 @@ def _protocol(peer: Peer) -> str:
     if peer.kind == Kind.NOT_IP:
         return ethertype_name(peer.port)
     if peer.kind == Kind.MALFORMED:
-        return Malformed(peer.port).label
-    if peer.kind == Kind.FOLDED or not peer.address:
-        return ""
-    return protocol_name(peer.protocol)
-
-
-def exact(value: Any) -> Any:
-    """The same with a decimal string beside every integer that JSON readers may round."""
-    if isinstance(value, dict):
-        out = {key: exact(entry) for key, entry in value.items()}
-        numbers = {key: entry for key, entry in value.items() if type(entry) is int}
-        return out | {f"{key}Exact": str(entry) for key, entry in numbers.items()}
-    if isinstance(value, list | tuple):
-        return [exact(entry) for entry in value]
-    return value
+        return _MALFORMED.get(peer.port, str(peer.port))
+    # Folded flows and folded peers were of any.
+    return protocol_name(peer.protocol) if peer.address else ""

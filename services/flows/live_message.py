@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 PROTOCOL: Final = 1
 CLOSE_VERSION: Final = 4001
@@ -57,8 +57,7 @@ POD_FIELDS: Final = ("id", "ns", "name", "node", "zone", "ip", "iface", "coverag
 """What a row is called and where it runs; `ended` is a time, 0 while it runs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
+class Pod(NamedTuple):
     """A pod, its fields in the order of `POD_FIELDS`."""
 
     id: int
@@ -183,7 +182,7 @@ def _state(state: State) -> dict[str, Any]:
 
 
 def _pods(pods: Sequence[Pod]) -> dict[str, list[Any]]:
-    return _by_column(POD_FIELDS, map(astuple, pods))
+    return _by_column(POD_FIELDS, pods)
 
 
 def _rows(numbers: Sequence[Numbers]) -> dict[str, list[Any]]:

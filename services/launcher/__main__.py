@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from services.launcher import cli
-
 
 def main() -> int:
     """Carry out this process's command line."""
-    return cli.main(sys.argv[1:])
+    try:
+        # What this imports takes a moment, in which CTRL+C is pressed at times.
+        from services.launcher import cli
+
+        return cli.main(sys.argv[1:])
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import services
 from services.launcher import local, replay
@@ -27,10 +28,15 @@ _EXAMPLES: Final = """examples:
 Every option can be set in the environment too: PODLOXX_PORT=8080 is --port 8080.
 """
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)?")
+_MEMORY: Final = re.compile(r"[1-9]\d{0,6}[mg]b", re.IGNORECASE)
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        # What is short today is ambiguous when the next option comes.
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
@@ -42,7 +48,6 @@ def parser() -> argparse.ArgumentParser:
         description="The skinny live traffic viewer for Kubernetes.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     here = commands.add_parser("local", help="show the traffic of this machine's containers")
@@ -56,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     files = commands.add_parser("replay", help="show capture files, or print their sums")
     files.add_argument("files", nargs="+", metavar="FILE", help="pcap or pcapng, also compressed with gzip")
     files.add_argument(
-        "--speed", default=0.0, type=float, metavar="X", help="1 is real time (default: as fast as possible)"
+        "--speed", default=0.0, type=_speed, metavar="X", help="1 is real time (default: as fast as possible)"
     )
     files.add_argument("--json", action="store_true", help="print one object with all sums, and end")
     for command in (here, mini, files):
@@ -82,7 +87,16 @@ def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--for", dest="for_s", type=_duration, metavar="TIME", help="end after that time, for example 30s"
     )
-    command.add_argument("--verbose", action="store_true", help="say more on standard error")
+    command.add_argument(
+        "--store-memory",
+        default="512mb",
+        type=_memory,
+        metavar="SIZE",
+        help="what the totals may take at most (default: 512mb)",
+    )
+    command.add_argument(
+        "--verbose", action="store_true", help="say more on standard error, also what the services say"
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -94,6 +108,10 @@ def main(argv: Sequence[str]) -> int:
             return 0
         log.configure("launcher", "info" if arguments.verbose else "warning", "auto")
         asyncio.run(_carry_out(arguments))
+    except BrokenPipeError:
+        # Who reads our output has seen enough; the interpreter's last flush must not fail on it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except PodloxxError as error:
         return _say(error)
     except BaseExceptionGroup as group:
@@ -101,8 +119,6 @@ def main(argv: Sequence[str]) -> int:
         if ours is None or others is not None:
             raise
         return _say(_first(ours))
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
@@ -120,6 +136,7 @@ async def _carry_out(arguments: argparse.Namespace) -> None:
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:
     directory = getattr(arguments, "directory", None)
+    replay.readable([name for name in (directory, arguments.token_file) if name])
     about = {"cidr": arguments.cidr, "private_cidr": arguments.private_cidr, "directory_file": directory}
     api = {"token_file": arguments.token_file, "allowed_hosts": arguments.allowed_hosts}
     return Wanted(
@@ -128,6 +145,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         browser=not arguments.no_browser,
         for_s=arguments.for_s,
         verbose=arguments.verbose,
+        store_memory=arguments.store_memory,
         api={name: value for name, value in api.items() if value},
         aggregator={name: value for name, value in about.items() if value},
     )
@@ -159,6 +177,19 @@ def _duration(text: str) -> float:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 30s, 5m or 1h")
     return float(match[1]) * _SECONDS[match[2] or ""]
+
+
+def _speed(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) < float("inf"):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no speed: 1 is real time, 10 is ten times as fast, 0 is full speed")
+
+
+def _memory(text: str) -> str:
+    if _MEMORY.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 512mb or 2gb")
+    return text
 
 
 def _say(error: PodloxxError) -> int:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from services.launcher import child, leftovers
 from services.launcher import run as running
 from services.launcher.run import Rig, Wanted
 from services.runtime.errors import PrivilegeError
 
-NET_RAW: Final = frozenset({"net_raw"})
-_CAP_NET_RAW: Final = 13
-_CAP_SYS_ADMIN: Final = 21
+_CAPTURE: Final = frozenset({"net_raw", "bpf", "perfmon"})
+"""To open packet sockets, to count in the kernel, and to do so at full speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +29,29 @@ class Agent:
 
 async def local(wanted: Wanted, agents: Sequence[Agent]) -> None:
     """Capture this machine's interfaces."""
-    require("local", _CAP_NET_RAW)
+    require("local", "net_raw")
     port = running.free_port(wanted.listen, wanted.port)
-    async with running.rig(print) as one:
+    async with running.rig(wanted, print) as one:
         await serve(one, wanted, agents, port)
 
 
 async def demo(wanted: Wanted, seed: int) -> None:
     """Capture a miniature cluster that is made for it and goes with it."""
-    require("demo", _CAP_NET_RAW, _CAP_SYS_ADMIN)
+    require("demo", "net_raw", "net_admin", "sys_admin")
     # Only here: the demo's world is Linux through and through.
-    from services.launcher.demo import session as worlds
     from services.launcher.demo import world
 
     port = running.free_port(wanted.listen, wanted.port)
-    async with running.rig(print) as one:
+    async with running.rig(wanted, print) as one:
         folder = one.session.folder
-        await asyncio.to_thread(worlds.clean_leftovers, worlds.alive_by(folder))
+        await asyncio.to_thread(leftovers.clean, folder)
         async with world.running(one.session.name, folder, seed) as made:
             agents = [
                 Agent(node.name, {"node": node.name, "interface_prefix": node.interface_prefix}, node.netns_path)
                 for node in made.nodes
             ]
             about = {**wanted.aggregator, "directory_file": str(made.directory_file)}
-            await serve(one, _with(wanted, about), agents, port)
+            await serve(one, replace(wanted, aggregator=about), agents, port)
 
 
 async def serve(one: Rig, wanted: Wanted, agents: Sequence[Agent], port: int) -> None:
@@ -61,31 +60,17 @@ async def serve(one: Rig, wanted: Wanted, agents: Sequence[Agent], port: int) ->
     await one.service("api", {**wanted.api, "listen": wanted.listen, "port": port})
     for agent in agents:
         label = f"capture-{agent.node}" if len(agents) > 1 else "capture"
-        await one.service("capture", agent.settings, label=label, capabilities=NET_RAW, netns=agent.netns)
+        await one.service("capture", agent.settings, label=label, capabilities=_CAPTURE & child.effective(), netns=agent.netns)
     await one.wait_ready(wanted, running.base_url(wanted, port), agents=len(agents))
     await running.show(one, wanted, port)
 
 
-def require(command: str, *capabilities: int) -> None:
+def require(command: str, *capabilities: str) -> None:
     """Raise PrivilegeError unless this process is root and has these capabilities."""
-    effective = 0
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            effective = int(line.split()[1], 16)
-    if os.geteuid() != 0 or any(not effective >> number & 1 for number in capabilities):
+    missing = [f"CAP_{name.upper()}" for name in capabilities if name not in child.effective()]
+    if os.geteuid() != 0 or missing:
+        lacks = f" (there is no {' and no '.join(missing)} here)" if os.geteuid() == 0 else ""
         raise PrivilegeError(
-            f"`podloxx-launch {command}` needs root: it opens raw sockets on the pods' interfaces. "
-            f"Run it as `sudo podloxx-launch {command}`; capture keeps only CAP_NET_RAW, the other services nothing."
+            f"`podloxx-launch {command}` needs root{lacks}: it opens raw sockets on the pods' interfaces. "
+            f"Run it as `sudo podloxx-launch {command}`; capture keeps only the rights to open raw sockets and to count in the kernel, the other services none."
         )
-
-
-def _with(wanted: Wanted, aggregator: Mapping[str, str | float]) -> Wanted:
-    return Wanted(
-        port=wanted.port,
-        listen=wanted.listen,
-        browser=wanted.browser,
-        for_s=wanted.for_s,
-        verbose=wanted.verbose,
-        api=wanted.api,
-        aggregator=aggregator,
-    )

@@ -3,155 +3,219 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
-from services.flows import keys, traffic
+from services.flows import address, keys, traffic
+from services.flows.address import Address
 from services.flows.delta import Kind, Malformed
 from services.flows.protocols import ethertype_name, protocol_name
 from services.flows.traffic import ROW_COUNTERS, Peer
 from services.launcher import run as running
+from services.launcher.child import effective, open_to_all
 from services.launcher.children import Child
 from services.launcher.run import Rig, Wanted
 from services.launcher.store import viewer
 from services.runtime import redis_client
-from services.runtime.errors import UsageError
+from services.runtime.errors import PodloxxError, UsageError
 
 _AT: Final = {name: at for at, name in enumerate(ROW_COUNTERS)}
-_FLOWS: Final = 4_000_000
-"""Flows kept apart while files are read: nothing of a file may be folded."""
+_COUNTED: Final = ("tx_packets", "tx_bytes", "rx_packets", "rx_bytes")
+_FLOWS: Final = 1_000_000
+"""Conversations of which the agent remembers who the client is: those of a large file."""
+_BATCH_ROWS: Final = 50_000
+"""Flows of one window at most. A batch that holds more could be larger than the wire takes."""
+_SHORT_S: Final = 2.0
+_LOOK_EVERY_S: Final = 0.5
+_ROWS_AT_ONCE: Final = 500
 
 
 async def replay(wanted: Wanted, files: Sequence[Path], speed: float, *, as_json: bool) -> None:
-    """Feed the files; with `as_json` print their sums and end, else show them."""
+    """Feed the files; with `as_json` print their sums and end, else show them.
+
+    `files` are readable for this process, see `readable`.
+    """
     local = _local_addresses(str(wanted.aggregator.get("directory_file", "")))
     port = 0 if as_json else running.free_port(wanted.listen, wanted.port)
-    async with running.rig(lambda _: None) as one:
+    # They are too large to be lent as copies: who reads them is the launcher's user then.
+    private = not all(map(open_to_all, files))
+    async with running.rig(wanted, lambda _: None, frozenset({"agent"} if private else ())) as one:
         about = {**wanted.aggregator, "peers_per_pod": 0} if as_json else wanted.aggregator
         await one.service("aggregator", about)
-        capture = await one.service("capture", _capture(one, files, speed, local))
+        settings = _capture(one, files, speed, local)
+        capture = await one.service("capture", settings, capabilities=_to_read() if private else frozenset())
         if as_json:
-            await _read_whole(one, capture)
-            if not one.end_requested.is_set():
-                print(orjson.dumps(await _sums(one)).decode())
+            await _print_sums(one, capture, wanted.for_s)
             return
         await one.service("api", {**wanted.api, "listen": wanted.listen, "port": port})
-        # The agent of a file ends when the file does, and its totals stay.
-        if speed == 0:
-            await _read_whole(one, capture)
-        await one.wait_ready(wanted, running.base_url(wanted, port), agents=0)
+        # What is wrong with a file of common size is said before a page is promised.
+        await _read_whole(one, capture, _SHORT_S)
+        await one.wait_ready(wanted, running.base_url(wanted, port), agents=0, but=capture)
         await running.show(one, wanted, port, but=capture)
 
 
-def _capture(one: Rig, files: Sequence[Path], speed: float, local: Iterable[str]) -> dict[str, str | float]:
-    # The service runs as another user, who need not be able to read the user's files by name.
+def _capture(one: Rig, files: Sequence[Path], speed: float, local: Iterable[Address]) -> dict[str, str | float]:
     listed = one.session.folder / "local-addresses"
     listed.write_text("".join(f"{text}\n" for text in local))
     listed.chmod(0o644)
+    paths = []
+    for number, path in enumerate(files):
+        shown = path.absolute()
+        if os.pathsep in str(shown):
+            # The setting is a list as in PATH, and tcpdump likes to put the time of day into names.
+            shown = one.session.folder / f"{number}-{path.name.replace(os.pathsep, '-')}"
+            shown.symlink_to(path.absolute())
+        one.children.lent[str(shown)] = str(path)
+        paths.append(str(shown))
     return {
         "capture": "pcap",
         "node": "replay",
-        "pcap_files": os.pathsep.join(str(path.resolve()) for path in files),
+        "pcap_files": os.pathsep.join(paths),
         "pcap_speed": speed,
         "pcap_local_file": str(listed),
         "flow_capacity": _FLOWS,
-        "batch_rows": 100_000,
+        "batch_rows": _BATCH_ROWS,
     }
 
 
-async def _read_whole(one: Rig, capture: Child) -> None:
-    """Wait until the agent has read and confirmed everything, which is when it ends."""
-    async with asyncio.TaskGroup() as tasks:
-        code = await one.children.unless_one_ends(tasks.create_task(_ended(one, capture)), but=capture)
-    if code and not one.end_requested.is_set():
+def _to_read() -> frozenset[str]:
+    """What lets the launcher's user read other users' private files, if the launcher may."""
+    return frozenset(("dac_read_search", "dac_override")) & effective()
+
+
+async def _read_whole(one: Rig, capture: Child, longest_s: float) -> bool:
+    """Wait until the agent has read and confirmed everything, which is when it ends; False if it has not."""
+
+    async def ended() -> int | None:
+        left_s = longest_s
+        while left_s > 0:
+            try:
+                return await asyncio.wait_for(capture.wait(), min(left_s, _LOOK_EVERY_S))
+            except TimeoutError:
+                left_s -= _LOOK_EVERY_S
+            if one.ear.store_full:
+                raise PodloxxError(one.ear.sentence)
+        return None
+
+    code = await one.children.unless_one_ends(ended(), but=capture, end_requested=one.end_requested)
+    if code:
         raise capture.failure
+    return code == 0
 
 
-async def _ended(one: Rig, capture: Child) -> int:
-    asked = asyncio.ensure_future(one.end_requested.wait())  # noqa: TID251
-    ended = asyncio.ensure_future(capture.process.wait())  # noqa: TID251
-    await asyncio.wait([asked, ended], return_when=asyncio.FIRST_COMPLETED)
-    for one_of_them in (asked, ended):
-        one_of_them.cancel()
-    return capture.process.returncode or 0
+async def _print_sums(one: Rig, capture: Child, longest_s: float | None) -> None:
+    if not await _read_whole(one, capture, float("inf") if longest_s is None else longest_s):
+        why = "it was asked to" if one.end_requested.is_set() else "the time of --for is over"
+        raise PodloxxError(f"replay ended, because {why}, before the files were read: there are no sums")
+    print(orjson.dumps(summed(await _peers(one))).decode())
 
 
-async def _sums(one: Rig) -> dict[str, Any]:
+async def _peers(one: Rig) -> list[Peer]:
+    """All that the aggregator has."""
     names = keys.Keys(0)
-    async with redis_client.connect(viewer(one.store)) as connected:
-        redis: Any = connected
-        stored: dict[bytes, bytes] = await redis.hgetall(names.totals)
-        peers: list[Peer] = []
-        for field, value in stored.items():
-            if field.startswith(b"row:"):
-                number = traffic.decode_row(int(field[4:]), value).number
-                found: dict[bytes, bytes] = await redis.hgetall(names.peers(number))
-                peers += map(traffic.decode_peer, found.values())
-    return summed(peers)
+    peers: list[Peer] = []
+    with redis_client.translating("reading the sums"):
+        async with redis_client.connect(viewer(one.store)) as connected:
+            redis: Any = connected
+            stored: dict[bytes, bytes] = await redis.hgetall(names.totals)
+            rows = [int(field[4:]) for field in stored if field.startswith(b"row:")]
+            for at in range(0, len(rows), _ROWS_AT_ONCE):
+                async with redis.pipeline(transaction=False) as asked:
+                    for row in rows[at : at + _ROWS_AT_ONCE]:
+                        asked.hgetall(names.peers(row))
+                    for found in await asked.execute():
+                        peers += map(traffic.decode_peer, found.values())
+    return peers
 
 
 def summed(peers: Iterable[Peer]) -> dict[str, Any]:
-    """The object that `replay --json` prints (docs/replay.md)."""
-    not_ip: dict[str, dict[str, int]] = {}
-    malformed: dict[str, dict[str, int]] = {}
-    listed = []
-    packets = count = 0
+    """The object that `replay --json` prints (docs/replay.md).
+
+    Raises PodloxxError where flows were folded, which is no sum of peers.
+    """
+    groups: dict[Kind, dict[str, dict[str, int]]] = {Kind.NOT_IP: {}, Kind.MALFORMED: {}}
+    listed: dict[tuple[object, ...], dict[str, Any]] = {}
+    packets = size = 0
     for peer in peers:
-        seen = peer.counts[_AT["tx_packets"]] + peer.counts[_AT["rx_packets"]]
-        size = peer.counts[_AT["tx_bytes"]] + peer.counts[_AT["rx_bytes"]]
-        packets, count = packets + seen, count + size
-        if peer.kind == Kind.IP:
-            listed.append(_peer(peer))
+        kind = Kind(peer.kind)
+        counts = {name: peer.counts[_AT[name]] for name in _COUNTED}
+        seen = counts["tx_packets"] + counts["rx_packets"], counts["tx_bytes"] + counts["rx_bytes"]
+        packets, size = packets + seen[0], size + seen[1]
+        if kind == Kind.IP:
+            who = _who(peer)
+            entry = listed.setdefault(tuple(who.values()), {**who, **dict.fromkeys(_COUNTED, 0)})
+            for name, count in counts.items():
+                entry[name] += count
             continue
-        group, name = (
-            (not_ip, ethertype_name(peer.port)) if peer.kind == Kind.NOT_IP else (malformed, Malformed(peer.port).label)
-        )
-        entry = group.setdefault(name, {"packets": 0, "bytes": 0})
-        entry["packets"] += seen
-        entry["bytes"] += size
-    listed.sort(key=lambda entry: (entry["local"], entry["peer"], entry["protocol"], entry["port"]))
-    return {"packets": packets, "bytes": count, "not_ip": not_ip, "malformed": malformed, "peers": listed}
+        if kind == Kind.FOLDED:
+            raise PodloxxError(f"{seen[0]} packets could not be kept apart: replay the files one by one")
+        name = ethertype_name(peer.port) if kind == Kind.NOT_IP else Malformed(peer.port).label
+        entry = groups[kind].setdefault(name, {"packets": 0, "bytes": 0})
+        entry["packets"] += seen[0]
+        entry["bytes"] += seen[1]
+    return {
+        "packets": packets,
+        "bytes": size,
+        "not_ip": dict(sorted(groups[Kind.NOT_IP].items())),
+        "malformed": dict(sorted(groups[Kind.MALFORMED].items())),
+        "peers": [_ordered(listed[key]) for key in sorted(listed, key=str)],
+    }
 
 
-def _peer(peer: Peer) -> dict[str, Any]:
+def _who(peer: Peer) -> dict[str, Any]:
     return {
         "local": peer.local,
         "peer": peer.address,
         "protocol": protocol_name(peer.protocol),
         "port": peer.port,
-        "tx_packets": peer.counts[_AT["tx_packets"]],
-        "tx_bytes": peer.counts[_AT["tx_bytes"]],
-        "rx_packets": peer.counts[_AT["rx_packets"]],
-        "rx_bytes": peer.counts[_AT["rx_bytes"]],
         "scope": peer.scope.value,
         "rule": peer.rule,
     }
 
 
-def _local_addresses(path: str) -> list[str]:
+def _ordered(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: entry[name] for name in ("local", "peer", "protocol", "port", *_COUNTED, "scope", "rule")}
+
+
+def _local_addresses(path: str) -> list[Address]:
+    """The addresses that a static file knows. What is wrong with it the aggregator says, which reads it whole."""
     if not path:
         return []
     try:
-        content = json.loads(Path(path).read_bytes())
-        return list(content["addresses"])
+        texts = list(json.loads(Path(path).read_bytes())["addresses"])
     except OSError as error:
         raise UsageError(f"cannot read the address file {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError):
-        # The aggregator, which reads it whole, says what is wrong with it.
         return []
+    found = []
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            found.append(address.parse(text))
+    return found
 
 
-def readable(files: Sequence[str]) -> list[Path]:
+def readable(names: Sequence[str]) -> list[Path]:
     """The files as paths; raises UsageError for one that cannot be read."""
-    for name in files:
+    for name in names:
         try:
-            with Path(name).open("rb"):
-                pass
+            # A pipe without a writer would block.
+            descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             raise UsageError(f"cannot read {name}: {error.strerror}") from error
-    return [Path(name) for name in files]
+        try:
+            mode = os.fstat(descriptor).st_mode
+        finally:
+            os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise UsageError(f"cannot read {name}: {os.strerror(errno.EISDIR)}")
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"cannot read {name}: it is no regular file, save what comes out of it first")
+    return [Path(name) for name in names]

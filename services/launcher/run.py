@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
 import socket
 import sys
 import time
-import webbrowser
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from services.launcher import browser, leftovers
 from services.launcher import session as sessions
 from services.launcher import store as stores
 from services.launcher.child import User, session_users
@@ -32,6 +33,10 @@ _READY_S: Final = 20.0
 _POLL_S: Final = 0.05
 _USERS: Final = ("redis", "agent", "aggregator", "viewer")
 _SERVICE_USER: Final = {"capture": "agent", "aggregator": "aggregator", "api": "viewer"}
+_FULL: Final = "command not allowed when used memory > 'maxmemory'"
+"""What Redis says to services, and they in their log."""
+_USERS_FILES: Final = ("directory_file", "token_file")
+"""Settings that name a file of the user's, which need not be open to the services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,29 @@ class Wanted:
     browser: bool
     for_s: float | None
     verbose: bool
+    store_memory: str
     api: Mapping[str, str | float]
     aggregator: Mapping[str, str | float]
+
+
+@dataclass(slots=True)
+class Ear:
+    """Hears what the children say: passes it on if wanted, and notes that the store is full."""
+
+    wanted: Wanted
+    store_full: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """What to do about a store that is full."""
+        return f"the totals need more than {self.wanted.store_memory}: allow more with --store-memory"
+
+    def __call__(self, line: str) -> None:
+        """Take a line."""
+        if _FULL in line:
+            self.store_full = True
+        if self.wanted.verbose:
+            _echo(line)
 
 
 @dataclass(slots=True)
@@ -56,6 +82,7 @@ class Rig:
     children: Children
     users: Mapping[str, User]
     end_requested: asyncio.Event
+    ear: Ear
 
     async def service(
         self,
@@ -67,41 +94,66 @@ class Rig:
         netns: Path | None = None,
     ) -> Child:
         """Start a service that connects to the session's store as its user."""
-        user = _SERVICE_USER[name]
+        role = _SERVICE_USER[name]
         return await self.children.service(
             name,
-            {**self.store.settings(user), **settings},
-            self.users[user],
+            {**self.store.settings(role), **self._lent(settings, self.users[role])},
+            self.users[role],
             label=label,
             capabilities=capabilities,
             netns=netns,
         )
 
-    async def wait_ready(self, wanted: Wanted, base_url: str, *, agents: int) -> None:
-        """Wait until the API serves what so many agents report; raises PodloxxError naming what does not come."""
-        async with asyncio.TaskGroup() as tasks:
-            ready = tasks.create_task(_ready(base_url, headers(wanted), agents))
-            await self.children.unless_one_ends(ready, end_requested=self.end_requested)
+    async def wait_ready(self, wanted: Wanted, base_url: str, *, agents: int, but: Child | None = None) -> None:
+        """Wait until the API serves what so many agents report; `but` may end with exit code 0.
+
+        Raises PodloxxError naming what does not come.
+        """
+        ready = _missing(base_url, headers(wanted), agents)
+        missing = await self.children.unless_one_ends(ready, but=but, end_requested=self.end_requested)
+        if missing:
+            raise PodloxxError(
+                f"no traffic to show at {base_url} within {_READY_S:.0f} s: {missing}{self.children.last_words}"
+            )
+
+    def _lent(self, settings: Mapping[str, str | float], user: User) -> dict[str, str | float]:
+        """The settings with the user's files where `user` can read them."""
+        changed = dict(settings)
+        for name in _USERS_FILES:
+            if given := str(settings.get(name, "")):
+                path = self.session.lend(Path(given), user)
+                self.children.lent[str(path)] = given
+                changed[name] = str(path)
+        return changed
 
 
 @contextlib.asynccontextmanager
-async def rig(say: Callable[[str], None]) -> AsyncIterator[Rig]:
-    """A session with its store; afterwards no process and no file of it is left."""
-    sessions.clean()
-    users, shared = session_users(_USERS)
+async def rig(
+    wanted: Wanted, say: Callable[[str], None], as_launcher: frozenset[str] = frozenset()
+) -> AsyncIterator[Rig]:
+    """A session with its store; afterwards no process and no file of it is left.
+
+    `as_launcher` are users who are to be the launcher's own, without its capabilities.
+    """
+    await asyncio.to_thread(leftovers.clean)
+    program = stores.program()
+    users, shared = session_users(_USERS, [Path(program)])
     if shared and os.geteuid() == 0:
-        say(f"services run as root without capabilities, because {shared}")
+        say(f"services run {_described(users['redis'])}, because {shared}")
     server = users["redis"]
-    session = sessions.begin(server.gid)
-    children = Children(session.folder, os.getpid())
+    if server.uid is not None:
+        users |= {name: User(os.geteuid(), server.gid) for name in as_launcher}
     end_requested = asyncio.Event()
+    ear = Ear(wanted)
+    children = Children(Path(), os.getpid(), ear)
     _on_signals(end_requested, children)
+    session = sessions.begin(server.gid)
+    children.folder = session.folder
     try:
-        store = stores.prepare(session, server, users)
+        store = stores.prepare(session, program, users, wanted.store_memory)
         await children.start("redis", store.argv, server)
-        async with asyncio.TaskGroup() as tasks:
-            await children.unless_one_ends(tasks.create_task(_socket(store.socket)))
-        yield Rig(session, store, children, users, end_requested)
+        await children.unless_one_ends(_socket(store.socket), end_requested=end_requested)
+        yield Rig(session, store, children, users, end_requested, ear)
     finally:
         try:
             # Capture first: its last windows are still booked, and shown.
@@ -117,15 +169,15 @@ async def show(one: Rig, wanted: Wanted, port: int, *, but: Child | None = None)
     """
     if one.end_requested.is_set():
         return
-    url = f"http://{_bracketed(wanted.listen)}:{port}"
+    url = base_url(wanted, port)
     print(f"podloxx shows live traffic at {url} (CTRL+C ends it and leaves nothing behind)", flush=True)
-    if wanted.browser and can_open_browser():
-        webbrowser.open(url)
+    # A token would be on the browser's command line, for all to read.
+    if wanted.browser and not wanted.api.get("token_file"):
+        # The display is who sits here, which no setting of ours says.
+        await asyncio.to_thread(browser.open_page, url, os.environ)  # noqa: TID251
     line = StatusLine()
     try:
-        async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(_watch(one, wanted, line, base_url(wanted, port)))
-            await one.children.unless_one_ends(watch, but=but)
+        await one.children.unless_one_ends(_watch(one, wanted, line, url), but=but)
     finally:
         line.end()
 
@@ -140,6 +192,8 @@ def free_port(listen: str, port: int) -> int:
             found: int = probe.getsockname()[1]
             return found
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise UsageError(f"--listen {listen} is no address of this machine ({error.strerror})") from error
         raise UsageError(
             f"port {port} on {listen} cannot be used ({error.strerror}): end what uses it, or choose another with --port"
         ) from error
@@ -147,12 +201,14 @@ def free_port(listen: str, port: int) -> int:
         raise UsageError(f"--port {port} is no port: they go from 0 to 65535") from None
 
 
-def can_open_browser() -> bool:
-    """Whether somebody sits here: a display, or a system that needs none."""
-    if sys.platform in {"darwin", "win32"}:
-        return True
-    # A browser started by root on somebody's display would run as root.
-    return os.geteuid() != 0 and any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))  # noqa: TID251
+def _described(user: User) -> str:
+    """As whom a child runs that has no user of its own."""
+    return "as root without capabilities" if user.uid is None else f"as their owner (uid {user.uid})"
+
+
+def _echo(line: str) -> None:
+    # On a terminal the status line stands where this one goes.
+    print(f"\r\x1b[2K{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
 
 def _on_signals(end_requested: asyncio.Event, children: Children) -> None:
@@ -164,13 +220,19 @@ def _on_signals(end_requested: asyncio.Event, children: Children) -> None:
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, asked)
+        # Under nohup the terminal may go.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            loop.add_signal_handler(number, asked)
 
 
 async def _watch(one: Rig, wanted: Wanted, line: StatusLine, url: str) -> None:
     started = time.monotonic()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as client:
+        told = False
         while not one.end_requested.is_set():
+            if one.ear.store_full and not told:
+                told = True
+                _echo(f"podloxx: {one.ear.sentence}; until then nothing more is counted")
             running_s = time.monotonic() - started
             if wanted.for_s is not None and running_s >= wanted.for_s:
                 return
@@ -189,7 +251,8 @@ def headers(wanted: Wanted) -> dict[str, str]:
     return {"Host": "localhost", **bearer}
 
 
-async def _ready(base_url: str, sent: Mapping[str, str], agents: int) -> None:
+async def _missing(base_url: str, sent: Mapping[str, str], agents: int) -> str:
+    """Empty as soon as the API serves what all agents report, else what did not come in time."""
     said = "it does not answer"
     end = time.monotonic() + _READY_S
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1), headers=sent) as client:
@@ -201,10 +264,10 @@ async def _ready(base_url: str, sent: Mapping[str, str], agents: int) -> None:
                     if answer.status == 200:
                         reporting = found["nodesReporting"]
                         if reporting >= agents:
-                            return
+                            return ""
                         said = f"{reporting} of {agents} agents report"
             await asyncio.sleep(_POLL_S)
-    raise PodloxxError(f"no traffic to show at {base_url} within {_READY_S:.0f} s: {said}")
+    return said
 
 
 async def _socket(path: Path) -> None:
@@ -223,6 +286,6 @@ def _bracketed(host: str) -> str:
 
 
 def base_url(wanted: Wanted, port: int) -> str:
-    """Where the launcher itself calls the API."""
+    """Where the API is called on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(wanted.listen, wanted.listen)
     return f"http://{_bracketed(host)}:{port}"

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.launcher.child import User
+from services.launcher.child import User, open_to_all
 from services.runtime.errors import LeftoverError, PodloxxError
 
 _PREFIX: Final = "podloxx-"
 _NAME: Final = re.compile(r"podloxx-([a-z0-9]{8})")
+_UNNAMED: Final = re.compile(r"\.podloxx-(\d+)-\w+")
+"""A session that is being made, with its launcher's number."""
 _STATE: Final = "launcher.json"
 _START_TICKS_FIELD: Final = 19
 """Of /proc/PID/stat, counted after the name in parentheses."""
@@ -29,15 +31,21 @@ class Session:
     name: str
     folder: Path
 
-    def secret(self, name: str, text: str, user: User) -> Path:
+    def secret(self, name: str, content: bytes, user: User) -> Path:
         """A file that only `user` may read."""
         path = self.folder / name
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "wb") as file:
             if user.uid is not None and user.gid is not None:
                 os.fchown(descriptor, user.uid, user.gid)
-            file.write(text)
+            file.write(content)
         return path
+
+    def lend(self, path: Path, user: User) -> Path:
+        """The file's absolute path; where others may not read it that of a copy for `user` alone."""
+        if user.uid is None or open_to_all(path):
+            return path.absolute()
+        return self.secret(f"lent-{path.name}", path.read_bytes(), user)
 
 
 def base() -> Path:
@@ -57,7 +65,7 @@ def begin(gid: int | None) -> Session:
     folder = base() / f"{_PREFIX}{name}"
     # Complete before it has its name: another launcher that cleans up takes a folder without a
     # state for a dead session's.
-    made = Path(tempfile.mkdtemp(prefix=".podloxx", dir=folder.parent))
+    made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}{os.getpid()}-", dir=folder.parent))
     state = {"pid": os.getpid(), "start_ticks": _start_ticks(os.getpid())}
     (made / _STATE).write_text(json.dumps(state))
     made.rename(folder)
@@ -80,18 +88,26 @@ def end(session: Session) -> None:
 def clean() -> list[str]:
     """Remove the folders of sessions whose launcher is gone; their names."""
     removed = []
-    for folder in base().glob(f"{_PREFIX}*"):
-        match = _NAME.fullmatch(folder.name)
+    for folder in base().iterdir():
+        match = _NAME.fullmatch(folder.name) or _UNNAMED.fullmatch(folder.name)
         if match and folder.is_dir() and not folder.is_symlink() and not _alive(folder):
             shutil.rmtree(folder, ignore_errors=True)
-            removed.append(match[1])
+            removed.append(folder.name)
     return removed
+
+
+def alive(name: str) -> bool | None:
+    """Whether a session's launcher lives; None for a name without a folder."""
+    folder = base() / f"{_PREFIX}{name}"
+    return _alive(folder) if folder.is_dir() else None
 
 
 def _alive(folder: Path) -> bool:
     try:
         if folder.stat().st_uid != os.geteuid():
             return True
+        if match := _UNNAMED.fullmatch(folder.name):
+            return _start_ticks(int(match[1])) is not None
         state = json.loads((folder / _STATE).read_bytes())
         return _start_ticks(int(state["pid"])) == int(state["start_ticks"])
     except (OSError, ValueError, KeyError, TypeError):

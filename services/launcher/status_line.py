@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Final, TextIO
 
 _PLAIN_EVERY_S: Final = 10.0
@@ -11,19 +13,28 @@ _PLAIN_EVERY_S: Final = 10.0
 
 
 class StatusLine:
-    """Writes to `stream`; `now` is a monotonic clock in seconds."""
+    """Writes to `stream`; `now` is a monotonic clock in seconds, `columns` the terminal's width."""
 
-    def __init__(self, stream: TextIO = sys.stdout) -> None:
-        self._stream = stream
-        self._terminal = stream.isatty()
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        columns: Callable[[], int] = lambda: shutil.get_terminal_size().columns,
+    ) -> None:
+        self._stream = sys.stdout if stream is None else stream
+        self._terminal = self._stream.isatty()
+        self._now = now
+        self._columns = columns
         self._last_s = float("-inf")
 
     def show(self, text: str) -> None:
         """Replace the line."""
         if self._terminal:
-            self._stream.write(f"\r\x1b[2K{text}")
-        elif time.monotonic() - self._last_s >= _PLAIN_EVERY_S:
-            self._last_s = time.monotonic()
+            # A line that wraps cannot be replaced.
+            self._stream.write(f"\r\x1b[2K{text[: max(self._columns() - 1, 1)]}")
+        elif self._now() - self._last_s >= _PLAIN_EVERY_S:
+            self._last_s = self._now()
             self._stream.write(f"{text}\n")
         self._stream.flush()
 
@@ -38,13 +49,15 @@ def summary(overview: dict[str, Any], url: str, running_s: float) -> str:
     """The line for an answer of `/traffic/overview`."""
     lost = sum(overview["loss"].values())
     minutes, seconds = divmod(int(running_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    pods = overview["totalPods"]
     parts = [
-        f"{minutes}:{seconds:02d}",
-        f"{overview['totalPods']} pods",
+        f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}",
+        f"{pods} pod" if pods == 1 else f"{pods} pods",
         f"{overview['packetsPerSec']} packets/s",
         f"inside {overview['internalBandwidthPerSec']}/s",
         f"outside {overview['externalBandwidthPerSec']}/s",
-        f"{lost} lost" if lost else "nothing lost",
+        f"{lost} lost",
         url,
     ]
     return " | ".join(parts)

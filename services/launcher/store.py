@@ -24,7 +24,6 @@ RULES: Final[Mapping[str, str]] = {
     "viewer": "~podloxx:* -@all +hget +hgetall +xread +xrange +xrevrange +multi +exec +discard +time +ping",
 }
 """What each user may do; the default user may nothing."""
-_MEMORY: Final = "512mb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,6 @@ class Store:
         """Where it listens."""
         return self.session.folder / "redis" / "redis.sock"
 
-    @property
-    def log(self) -> Path:
-        """Where it writes what it has to say."""
-        return self.session.folder / "redis.log"
-
     def settings(self, user: str) -> dict[str, str]:
         """The settings with which a service connects as `user`."""
         return {
@@ -54,24 +48,25 @@ class Store:
         }
 
 
-def prepare(session: Session, server: User, users: Mapping[str, User]) -> Store:
-    """Write the access list and passwords; `users` says who reads which password."""
+def prepare(session: Session, program: str, users: Mapping[str, User], memory: str) -> Store:
+    """Write the access list and passwords; `users` says who runs the store, and who reads which password."""
+    server = users["redis"]
     words = {name: secrets.token_urlsafe(32) for name in RULES}
     lines = ["user default off -@all"]
     for name, rules in RULES.items():
         lines.append(f"user {name} on #{hashlib.sha256(words[name].encode()).hexdigest()} {rules}")
-    access = session.secret("redis.acl", "\n".join(lines) + "\n", server)
+    access = session.secret("redis.acl", "\n".join([*lines, ""]).encode(), server)
     folder = session.folder / "redis"
     folder.mkdir(mode=0o750)
     store = Store(
         session,
         (
-            program(),
+            program,
             *("--port", "0", "--unixsocket", str(session.folder / "redis" / "redis.sock"), "--unixsocketperm", "770"),
             *("--save", "", "--appendonly", "no", "--dir", str(folder), "--aclfile", str(access)),
-            *("--maxmemory", _MEMORY, "--maxmemory-policy", "noeviction", "--loglevel", "warning"),
+            *("--maxmemory", memory, "--maxmemory-policy", "noeviction", "--loglevel", "warning"),
         ),
-        {name: session.secret(f"{name}.password", words[name], users[name]) for name in RULES},
+        {name: session.secret(f"{name}.password", words[name].encode(), users[name]) for name in RULES},
     )
     if server.uid is not None and server.gid is not None:
         shutil.chown(folder, server.uid, server.gid)

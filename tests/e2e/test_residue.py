@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launched import Launched, alive, children_of, launched, leftovers, ran
+from tests.support.launched import Launched, alive, children_of, launched, leftovers, ran, sessions
 from tests.support.netns import Namespace, namespaces
 from tests.support.wait import wait_until
 
@@ -101,7 +101,7 @@ def test_each_child_has_a_user_and_the_privileges_of_its_own(node: Namespace) ->
     with launched("local", inside=node) as podloxx:
         found = {name: uids_and_capabilities(pid) for name, pid in by_name(podloxx).items()}
     assert {name: capabilities for name, (_, capabilities) in found.items()} == {
-        "capture": 1 << 13,
+        "capture": 1 << 13 | 1 << 38 | 1 << 39,
         "aggregator": 0,
         "api": 0,
         "redis": 0,
@@ -113,7 +113,7 @@ def test_each_child_has_a_user_and_the_privileges_of_its_own(node: Namespace) ->
 
 def test_no_password_is_on_a_command_line_or_open_to_others(node: Namespace) -> None:
     with launched("local", inside=node) as podloxx:
-        folder = next(Path(path) for path in leftovers() if _owned(Path(path), podloxx))
+        folder = next(Path(path) for path, pid in sessions().items() if pid == podloxx.process.pid)
         secrets = [folder / f"{name}.password" for name in ("agent", "aggregator", "viewer")]
         words = [path.read_text() for path in secrets]
         assert {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
@@ -125,11 +125,6 @@ def test_no_password_is_on_a_command_line_or_open_to_others(node: Namespace) -> 
         assert not [word for word in words if word in lines]
         outsider = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "ls", str(folder)]
         assert subprocess.run(outsider, capture_output=True, check=False).returncode != 0
-
-
-def _owned(path: Path, podloxx: Launched) -> bool:
-    state = path / "launcher.json"
-    return state.is_file() and f'"pid": {podloxx.process.pid},' in state.read_text()
 
 
 def test_the_version_is_told() -> None:

@@ -106,12 +106,23 @@ def alive(pid: int) -> bool:
         return False
 
 
+def sessions() -> dict[str, int]:
+    """The folders of all sessions, each with its launcher's process id."""
+    found = {}
+    for folder in Path("/run").glob("podloxx-*"):
+        with contextlib.suppress(OSError):
+            found[str(folder)] = int(json.loads((folder / "launcher.json").read_text())["pid"])
+    return found
+
+
 def leftovers() -> set[str]:
-    """Sessions' folders, and the namespaces of their demos, that are there now."""
-    session = "[0-9a-f]" * 8
-    return {
-        str(path) for path in (*Path("/run").glob(f"podloxx-{session}"), *Path("/run/netns").glob(f"plx-{session}-*"))
-    }
+    """Folders of sessions, and the namespaces of their demos, whose launcher is gone: another test's may run."""
+    there = sessions()
+    busy = {folder.rpartition("-")[2] for folder, pid in there.items() if alive(pid)}
+    named = "plx-" + "[0-9a-f]" * 8
+    spaces = {str(path): path.name.split("-")[1] for path in Path("/run/netns").glob(f"{named}-*")}
+    dead = {folder for folder, pid in there.items() if not alive(pid)}
+    return dead | {path for path, session in spaces.items() if session not in busy}
 
 
 def _port(one: Launched) -> int:

@@ -68,7 +68,7 @@ def test_a_peer_carries_its_name_scope_and_rule() -> None:
     state, agent = totals(), ScriptedAgent()
     state.apply(agent.batch(window([WEB], flow(1, "10.2.0.2", tx=300, port=5432))))
     state.apply(agent.batch(window([WEB], flow(1, "10.2.0.2", rx=700, port=5432), second=1)))
-    [peer] = state.rows.by_number[1].peers.values()
+    [peer] = state.peers.of(1)
     assert (peer.namespace, peer.name, peer.what) == ("data", "db", "pod")
     assert (peer.scope, peer.rule, peer.port, peer.protocol) == (Scope.CROSS_ZONE, "pod-cross-zone", 5432, 6)
     assert (peer.counts[0], peer.counts[1]) == (300, 700)
@@ -78,7 +78,7 @@ def test_a_peer_carries_its_name_scope_and_rule() -> None:
 def test_peers_beyond_the_bound_are_folded_by_scope() -> None:
     state, agent = totals(peers_per_pod=2), ScriptedAgent()
     state.apply(agent.batch(window([WEB], *(flow(1, f"1.1.1.{at}", tx=100) for at in range(5)))))
-    peers = state.rows.by_number[1].peers.values()
+    peers = state.peers.of(1)
     assert len(peers) == 3
     [folded] = [peer for peer in peers if peer.name == "other peers"]
     assert (folded.counts[0], folded.scope) == (300, Scope.INTERNET)
@@ -88,14 +88,14 @@ def test_without_a_directory_an_interface_is_the_pod() -> None:
     state, agent = totals(), ScriptedAgent()
     one, two = attachment(1, "172.17.0.2"), attachment(2, "172.17.0.3")
     state.apply(agent.batch(window([one, two], flow(1, "172.17.0.3", tx=100, local="172.17.0.2"))))
-    assert counted(row(state, "node-a/veth1")) == {"same-node": 100}
-    assert identity(state, "node-a/veth1").key == "local/veth1"
+    assert counted(row(state, "interface:node-a/veth1")) == {"same-node": 100}
+    assert identity(state, "interface:node-a/veth1").key == "local/veth1"
 
 
 def test_a_row_becomes_the_pods_once_its_address_is_seen() -> None:
     state, agent = totals(), ScriptedAgent()
     state.apply(agent.batch(window([attachment(1)], flow(1, "1.1.1.1", rx=100))))
-    assert list(state.rows.by_uid) == ["node-a/veth1"]
+    assert list(state.rows.by_uid) == ["interface:node-a/veth1"]
     state.apply(agent.batch(window([WEB], flow(1, "1.1.1.1", tx=50), second=1)))
     assert list(state.rows.by_uid) == ["shop/web"]
     assert counted(row(state, "shop/web"), "rx_bytes") == {"internet": 100}
@@ -112,7 +112,7 @@ def test_a_second_interface_of_a_pod_joins_its_row() -> None:
     tick = state.tick(1, 1, 0)
     assert len(tick.removed) == 1
     assert counted(state.cluster) == {"internet": 57}
-    assert sum(peer.counts[0] for peer in state.rows.by_number[1].peers.values()) == 57
+    assert sum(peer.counts[0] for peer in state.peers.of(1)) == 57
 
 
 def test_between_two_seen_pods_bytes_count_once_for_the_cluster() -> None:
@@ -182,8 +182,8 @@ def test_what_an_agent_missed_while_dead_is_a_gap() -> None:
     state.apply(ScriptedAgent(boot="boot-a2").batch(window([again], second=9)))
     assert counted(row(state, "shop/web")) == {"internet": 1000, "unknown": 600}
     assert counted(state.cluster)["unknown"] == 600
-    assert state.loss["agent-gap-bytes"] == 600
-    assert {peer.rule for peer in state.rows.by_number[1].peers.values()} == {"public", "agent-gap"}
+    assert state.loss["agent-gap"] == 6
+    assert {peer.rule for peer in state.peers.of(1)} == {"public", "agent-gap"}
 
 
 def test_counters_that_began_anew_are_no_gap() -> None:
@@ -213,7 +213,7 @@ def test_history_is_kept_in_buckets() -> None:
 def test_what_has_no_peer_is_unknown_with_its_rule(kind: Kind) -> None:
     state, agent = totals(), ScriptedAgent()
     state.apply(agent.batch(window([WEB], flow(1, "", rx=60, kind=kind, port=0, protocol=0))))
-    [peer] = state.rows.by_number[1].peers.values()
+    [peer] = state.peers.of(1)
     assert (peer.scope, peer.rule) == (Scope.UNKNOWN, {1: "not-ip", 2: "malformed", 3: "folded"}[kind])
 
 
@@ -246,7 +246,7 @@ def test_every_byte_is_booked_in_every_view(
             continue
         own = state.rows.by_number[state.rows.by_uid[uid]]
         assert sum(counts[0] + counts[1] for counts in own.totals.values()) == truth
-        assert sum(peer.counts[0] + peer.counts[1] for peer in own.peers.values()) == truth
+        assert sum(peer.counts[0] + peer.counts[1] for peer in state.peers.of(own.number)) == truth
         assert ticks.get(own.number, 0) == truth
         kept = [s for b in state.history.buckets.values() for s in b.get(own.number, {}).values()]
         assert int(np.sum(kept)) == truth

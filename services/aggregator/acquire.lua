@@ -1,0 +1,11 @@
+-- Takes the shard where nobody owns it. KEYS: lease, fence. ARGV: lease in ms, nonce.
+-- Returns the fencing token, or nothing.
+-- A script that has written may go on where Redis is full: the owner is who makes room there.
+redis.call('PERSIST', KEYS[2])
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  return false
+end
+-- Tokens restart when the store was lost: the nonce keeps them apart.
+local token = redis.call('INCR', KEYS[2]) .. '-' .. ARGV[2]
+redis.call('SET', KEYS[1], token, 'PX', ARGV[1])
+return token

@@ -1,0 +1,24 @@
+"""Names pods after their interfaces where no directory knows them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.flows.scope import Place, Pod
+
+NAMESPACE: Final = "local"
+
+
+def pod_behind(node: str, interface: str) -> Pod:
+    """The pod that stands for whoever is behind an interface of a node."""
+    return Pod(_uid(node, interface), NAMESPACE, interface, Place(node=node))
+
+
+def is_behind(uid: str, node: str, interface: str) -> bool:
+    """Whether `uid` is that stand-in's, and so may turn out to be another pod's."""
+    return uid == _uid(node, interface)
+
+
+def _uid(node: str, interface: str) -> str:
+    # No directory writes uids like this.
+    return f"interface:{node}/{interface}"
