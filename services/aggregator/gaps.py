@@ -57,9 +57,7 @@ class Gaps:
 
     def stored(self) -> list[list[int]]:
         """Everything as plain values, for the store."""
-        return [
-            [one.start_us, one.end_us, one.sent, one.received, one.most, one.counted] for one in self.groups
-        ]
+        return [[one.start_us, one.end_us, one.sent, one.received, one.most, one.counted] for one in self.groups]
 
     def restore(self, stored: list[list[int]]) -> None:
         """Take what `stored` gave."""

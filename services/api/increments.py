@@ -39,16 +39,20 @@ class Increments:
     _ticks: deque[_Kept] = field(default_factory=deque)
 
     def add(self, tick: Tick) -> None:
-        """Keep a tick, the next one; forget those that are too old."""
+        """Keep a tick; forget those that are too old, and those before one that is missing."""
+        if self._ticks and tick.n != self._ticks[-1].n + 1:
+            self._ticks.clear()
         rows = np.array([change.number for change in tick.changes], np.int64)
         added = np.array([six(change.added) for change in tick.changes], np.int64).reshape(-1, len(SIX))
         self._ticks.append(_Kept(tick.n, tick.at_us, rows, added))
         while self._ticks[0].at_us < tick.at_us - _KEPT_US:
             self._ticks.popleft()
 
-    def since(self, n: int) -> dict[int, Six]:
-        """Increments by row after tick `n`; raises CursorError where some of them are gone or yet to come."""
-        if not self._ticks or not self._ticks[0].n - 1 <= n <= self._ticks[-1].n:
+    def since(self, n: int, now: int) -> dict[int, Six]:
+        """Increments by row after tick `n` up to `now`, the last; raises CursorError where not all of them are here."""
+        if n == now:
+            return {}
+        if not self._ticks or self._ticks[-1].n != now or not self._ticks[0].n - 1 <= n < now:
             raise CursorError
         return _summed(kept for kept in self._ticks if kept.n > n)
 

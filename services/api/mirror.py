@@ -154,9 +154,7 @@ class Mirror:
         """The six counters' increments by row after a cursor; raises CursorError where some of them are gone."""
         if epoch != self.epoch:
             raise CursorError
-        if n == self.n:
-            return {}
-        return self.increments.since(n)
+        return self.increments.since(n, self.n)
 
     def within(self, window_us: int) -> dict[int, Six]:
         """The six counters' increments by row of the last `window_us`."""

@@ -60,7 +60,9 @@ async def serve(one: Rig, wanted: Wanted, agents: Sequence[Agent], port: int) ->
     await one.service("api", {**wanted.api, "listen": wanted.listen, "port": port})
     for agent in agents:
         label = f"capture-{agent.node}" if len(agents) > 1 else "capture"
-        await one.service("capture", agent.settings, label=label, capabilities=_CAPTURE & child.effective(), netns=agent.netns)
+        await one.service(
+            "capture", agent.settings, label=label, capabilities=_CAPTURE & child.effective(), netns=agent.netns
+        )
     await one.wait_ready(wanted, running.base_url(wanted, port), agents=len(agents))
     await running.show(one, wanted, port)
 

@@ -22,9 +22,7 @@ WEB, DB = pod("web", ip="10.1.0.2", ips=("10.1.0.2",)), pod("db", "data", "node-
 async def shard(redis: aredis.Redis) -> Shard:
     """Two pods, of which one has talked."""
     shard = Shard(redis)
-    await shard.commit(
-        change(1, talked(tx_bytes=1000, tx_packets=2)), who={1: WEB, 2: DB}, nodes=("node-a", "node-b")
-    )
+    await shard.commit(change(1, talked(tx_bytes=1000, tx_packets=2)), who={1: WEB, 2: DB}, nodes=("node-a", "node-b"))
     return shard
 
 
@@ -90,7 +88,7 @@ async def test_a_bad_window_is_refused(api: Served, window: str) -> None:
     (await api.ask(f"/traffic/flow?window={window}")).assert_problem(400, "is not a number of seconds up to 120")
 
 
-@pytest.mark.parametrize("since", ["7", "x-1", "7-", "-1", "7-1-1", "٧-1", "7-1%00"])
+@pytest.mark.parametrize("since", ["7", "x-1", "7-", "-1", "7-1-1", "\u0667-1", "7-1%00"])
 async def test_a_bad_cursor_is_refused(api: Served, since: str) -> None:
     (await api.ask(f"/traffic/flow?since={since}")).assert_problem(400, "is no tick id of the form")
 

@@ -64,9 +64,7 @@ def rows(draw: st.DrawFn) -> Counts:
     values = {name: draw(st.integers(0, 2**40)) for name in ROW_COUNTERS}
     for way in ("tx", "rx"):
         values[f"{way}_other_bytes"] = draw(st.integers(0, values[f"{way}_bytes"]))
-        values[f"{way}_ingress_bytes"] = draw(
-            st.integers(0, values[f"{way}_bytes"] - values[f"{way}_other_bytes"])
-        )
+        values[f"{way}_ingress_bytes"] = draw(st.integers(0, values[f"{way}_bytes"] - values[f"{way}_other_bytes"]))
     return counts(**values)
 
 
