@@ -51,7 +51,7 @@ class _Client:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """There may be something to send."""
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
-    """The client asked for something: the pause between two messages is over."""
+    """The client asked for something: the pause between two messages may be over."""
 
     def end(self, code: int, reason: str = "") -> None:
         if not self.ended.done():
@@ -126,7 +126,6 @@ class Hub:
         while True:
             await client.wake.wait()
             client.wake.clear()
-            client.hurry.clear()
             if client.hz == 0:
                 continue
             try:
@@ -138,8 +137,8 @@ class Hub:
             except ConnectionError:
                 client.end(WSCloseCode.GOING_AWAY)
                 return
-            if sent and client.hz:
-                await _within(client.hurry, 1 / client.hz)
+            if sent:
+                await _pause(client)
 
     async def _push(self, client: _Client) -> bool:
         """Send what is new and wait for the acknowledgement; whether there was anything."""
@@ -221,9 +220,14 @@ def new_socket() -> web.WebSocketResponse:
     return web.WebSocketResponse(heartbeat=_PING_S, max_msg_size=MESSAGE_BYTES, compress=False)
 
 
-async def _within(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
+async def _pause(client: _Client) -> None:
+    """Keep to the client's rate, which it may change meanwhile; what it asks for is sent at once."""
+    clock = asyncio.get_running_loop().time
+    sent_s = clock()
+    while client.hz and not (client.watch_due or client.anew):
+        client.hurry.clear()
+        try:
+            async with asyncio.timeout_at(sent_s + 1 / client.hz):
+                await client.hurry.wait()
+        except TimeoutError:
+            return

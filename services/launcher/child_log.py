@@ -70,9 +70,5 @@ class ChildLog(asyncio.Protocol):
 async def piped(log: ChildLog) -> tuple[int, asyncio.ReadTransport]:
     """A pipe into `log`: the descriptor to write to, which the caller closes, and the reading end."""
     read, write = os.pipe()
-    try:
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: log, os.fdopen(read, "rb", 0))
-    except BaseException:
-        os.close(write)
-        raise
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: log, os.fdopen(read, "rb", 0))
     return write, transport

@@ -32,32 +32,45 @@ async def local(wanted: Wanted, agents: Sequence[Agent]) -> None:
     require("local", "net_raw")
     port = running.free_port(wanted.listen, wanted.port)
     async with running.rig(wanted, print) as one:
-        await serve(one, wanted, agents, port)
+        await _start_totals(one, wanted, port)
+        await _capture(one, wanted, agents, port)
 
 
 async def demo(wanted: Wanted, seed: int) -> None:
     """Capture a miniature cluster that is made for it and goes with it."""
     require("demo", "net_raw", "net_admin", "sys_admin")
     # Only here: the demo's world is Linux through and through.
-    from services.launcher.demo import world
+    from services.launcher.demo import directory, topology, world
+    from services.launcher.demo import session as worlds
 
     port = running.free_port(wanted.listen, wanted.port)
     async with running.rig(wanted, print) as one:
         folder = one.session.folder
         await asyncio.to_thread(leftovers.clean, folder)
+        # It is known before there is a world: a wrong option is told without making one.
+        addresses = worlds.directory_file(folder, one.session.name)
+        worlds.write_whole(addresses, directory.static_directory(topology.miniature_cluster()))
+        about = {**wanted.aggregator, "directory_file": str(addresses)}
+        await _start_totals(one, replace(wanted, aggregator=about), port)
+        await one.wait_ready(wanted, running.base_url(wanted, port), agents=0)
+        if one.end_requested.is_set():
+            return
         async with world.running(one.session.name, folder, seed) as made:
             agents = [
                 Agent(node.name, {"node": node.name, "interface_prefix": node.interface_prefix}, node.netns_path)
                 for node in made.nodes
             ]
-            about = {**wanted.aggregator, "directory_file": str(made.directory_file)}
-            await serve(one, replace(wanted, aggregator=about), agents, port)
+            await _capture(one, wanted, agents, port)
 
 
-async def serve(one: Rig, wanted: Wanted, agents: Sequence[Agent], port: int) -> None:
-    """Start all services, show them, and return when the session is to end."""
+async def _start_totals(one: Rig, wanted: Wanted, port: int) -> None:
+    """Start all but the agents."""
     await one.service("aggregator", wanted.aggregator)
     await one.service("api", {**wanted.api, "listen": wanted.listen, "port": port})
+
+
+async def _capture(one: Rig, wanted: Wanted, agents: Sequence[Agent], port: int) -> None:
+    """Start the agents, show what they see, and return when the session is to end."""
     for agent in agents:
         label = f"capture-{agent.node}" if len(agents) > 1 else "capture"
         await one.service(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launched import PROGRAM, launched, leftovers, ran
+from tests.support.launched import PROGRAM, launched, leftovers, ran, unmeasured
 from tests.support.netns import Namespace, namespaces
 
 HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
@@ -129,14 +129,16 @@ def test_a_port_that_is_taken() -> None:
 @pytest.mark.parametrize("without", [["--reuid=65534", "--regid=65534", "--clear-groups"], ["--bounding-set=-all"]])
 def test_missing_privileges(command: str, without: list[str]) -> None:
     argv = ["setpriv", "--no-new-privs", "--inh-caps=-all", *without, str(PROGRAM), command, "--no-browser"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=unmeasured())
     assert_one_sentence(done, 3, "needs root")
     assert f"sudo podloxx-launch {command}" in done.stderr
 
 
 def test_replay_needs_no_privileges(files: Path) -> None:
     argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(PROGRAM), "replay", "--json"]
-    done = subprocess.run([*argv, str(files / "good.pcap")], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*argv, str(files / "good.pcap")], capture_output=True, text=True, timeout=60, check=False, env=unmeasured()
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert '"packets":1' in done.stdout
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -82,6 +83,11 @@ def ran(*arguments: str, inside: Namespace | None = None, **options: Any) -> sub
     """The launcher, run to its end."""
     argv = command(*arguments, inside=inside)
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False, **options)
+
+
+def unmeasured() -> dict[str, str]:
+    """The environment for processes of users who may not write what was measured of their coverage."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}  # noqa: TID251
 
 
 def children_of(pid: int) -> set[int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from services.aggregator.directory import PodDetails
-from services.aggregator.directory.ranges import Ranges, parse_named, parse_network, parse_plain, parse_scope
+from services.aggregator.directory.ranges import Network, Ranges, parse_named, parse_plain
 from services.flows import address
 from services.flows.address import Address
 from services.flows.scope import Named, Place, Pod, Scope
@@ -30,26 +31,21 @@ class StaticDirectory:
         file = _File(source)
         file.check(content)
         nodes = file.section(content, "nodes")
-        self._pods = {
-            file.address(text, "addresses"): file.pod(entry, f"addresses.{text}", nodes)
-            for text, entry in file.section(content, "addresses").items()
-        }
+        self._pods = {one: file.pod(entry, where, nodes) for one, entry, where in file.by_address(content, "addresses")}
         self._of: dict[str, set[Address]] = {}
         for one, pod in self._pods.items():
             self._of.setdefault(pod.uid, set()).add(one)
-        self._services = {
-            file.address(text, "services"): file.named(entry, f"services.{text}")
-            for text, entry in file.section(content, "services").items()
-        }
+        self._services = {one: file.named(entry, where) for one, entry, where in file.by_address(content, "services")}
         self._nodes: dict[Address, Named] = {}
         self._gateways: dict[Address, Named] = {}
         pod_ranges = []
         for name, entry in nodes.items():
             where = f"nodes.{name}"
+            file.place(entry, {}, where)
             for text in file.strings(entry, "addresses", where):
-                self._nodes[file.address(text, where)] = Named(name)
+                self._nodes[file.address(text, f"{where}.addresses")] = Named(name)
             for text in file.strings(entry, "pod_cidrs", where):
-                network = file.network(text, f"{where}.pod_cidrs")
+                network = file.network(text, f"{where}.pod_cidrs.{text}")
                 pod_ranges.append((network, True))
                 self._gateways[address.normal(network.network_address + 1)] = Named(name)
         named = [file.cidr(name, entry) for name, entry in file.section(content, "cidrs").items()]
@@ -68,6 +64,8 @@ class StaticDirectory:
             raise UsageError(f"cannot read the address file {path}: {error.strerror}") from error
         except ValueError as error:
             raise UsageError(f"the address file {path} is not JSON: {error}") from error
+        except RecursionError:
+            raise UsageError(f"the address file {path} is not JSON: it is nested too deeply") from None
         return cls(content, path, cidr=cidr, private_cidr=private_cidr)
 
     def owner(self, addresses: Iterable[Address], node: str) -> Pod | None:
@@ -124,7 +122,9 @@ class _File:
     def check(self, content: object) -> None:
         if not isinstance(content, dict):
             raise self._wrong("", "an object")
-        if content.get("version") != VERSION:
+        version = content.get("version")
+        # In Python, true is 1 as well.
+        if version is True or version != VERSION:
             raise self._wrong("version", f"the number {VERSION}")
         if unknown := set(content) - _SECTIONS:
             raise self._wrong(min(unknown), f"no such entry; there are {', '.join(sorted(_SECTIONS))}")
@@ -135,34 +135,57 @@ class _File:
             raise self._wrong(name, "an object")
         return value
 
-    def address(self, text: object, where: str) -> Address:
-        return self._try(lambda: address.parse(str(text)), f"{where}.{text}", "an IPv4 or IPv6 address")
+    def by_address(self, content: Mapping[str, Any], name: str) -> Iterator[tuple[Address, Any, str]]:
+        """Address, entry and place of everything in a section whose keys are addresses."""
+        seen = set()
+        for text, entry in self.section(content, name).items():
+            one = self.address(text, name)
+            where = f"{name}.{text}"
+            if one in seen:
+                raise self._wrong(where, "each address once")
+            seen.add(one)
+            yield one, entry, where
 
-    def network(self, text: str, where: str) -> Any:
-        return parse_network(text, f"the address file {self._source}, {where}")
+    def address(self, text: str, where: str) -> Address:
+        try:
+            return address.parse(text)
+        except ValueError:
+            raise self._wrong(f"{where}.{text}", "an IPv4 or IPv6 address") from None
+
+    def network(self, text: str, where: str) -> Network:
+        try:
+            return ipaddress.ip_network(text)
+        except ValueError:
+            raise self._wrong(where, "an address range, for example 10.0.0.0/8") from None
+
+    def place(self, entry: object, node: Mapping[str, Any], where: str) -> tuple[str, str]:
+        """Zone and region of an entry, else of its node."""
+        fields = {**node, **self._object(entry, where)}
+        return self._string(fields, "zone", where, default=""), self._string(fields, "region", where, default="")
 
     def pod(self, entry: object, where: str, nodes: Mapping[str, Any]) -> Pod:
         fields = self._object(entry, where)
         namespace, name = self._string(fields, "namespace", where), self._string(fields, "pod", where)
         node = self._string(fields, "node", where, default="")
-        on = nodes.get(node)
-        on = on if isinstance(on, dict) else {}
-        zone, region = (self._string({**on, **fields}, name, where, default="") for name in ("zone", "region"))
+        on = self._object(nodes.get(node, {}), f"nodes.{node}")
+        place = Place(node, *self.place(fields, on, where))
         labels = fields.get("labels", {})
         if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
             raise self._wrong(f"{where}.labels", "an object of strings")
-        return Pod(f"{namespace}/{name}", namespace, name, Place(node, zone, region), tuple(sorted(labels.items())))
+        return Pod(f"{namespace}/{name}", namespace, name, place, tuple(sorted(labels.items())))
 
     def named(self, entry: object, where: str) -> Named:
         fields = self._object(entry, where)
         return Named(self._string(fields, "name", where), self._string(fields, "namespace", where, default=""))
 
-    def cidr(self, name: str, entry: object) -> Any:
+    def cidr(self, name: str, entry: object) -> tuple[Network, tuple[str, Scope]]:
         where = f"cidrs.{name}"
         fields = {"cidr": entry} if isinstance(entry, str) else self._object(entry, where)
+        network = self.network(self._string(fields, "cidr", where), f"{where}.cidr")
         scope = self._string(fields, "scope", where, default=Scope.PRIVATE.value)
-        found = parse_scope(scope, f"the address file {self._source}, {where}.scope")
-        return self.network(self._string(fields, "cidr", where), where), (name, found)
+        if scope not in set(Scope):
+            raise self._wrong(f"{where}.scope", f"one of {', '.join(Scope)}")
+        return network, (name, Scope(scope))
 
     def strings(self, entry: object, name: str, where: str) -> list[str]:
         value = self._object(entry, where).get(name, [])
@@ -177,15 +200,11 @@ class _File:
 
     def _string(self, fields: Mapping[str, Any], name: str, where: str, default: str | None = None) -> str:
         value = fields.get(name, default)
-        if not isinstance(value, str) or (default is None and not value):
+        if default is None and (not isinstance(value, str) or not value):
+            raise self._wrong(f"{where}.{name}", "a string that is not empty")
+        if not isinstance(value, str):
             raise self._wrong(f"{where}.{name}", "a string")
         return value
-
-    def _try(self, read: Callable[[], Address], where: str, expected: str) -> Address:
-        try:
-            return read()
-        except ValueError:
-            raise self._wrong(where, expected) from None
 
     def _wrong(self, where: str, expected: str) -> UsageError:
         return UsageError(f"the address file {self._source} is wrong at {where or 'the top'}: expected {expected}")
