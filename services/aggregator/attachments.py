@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
@@ -174,6 +175,10 @@ class Points:
         seen = (one for key in self.of_row.get(row, ()) for one in self.known[key].addresses)
         return self.directory.addresses(pod) | frozenset(seen)
 
+    def nodes_of(self, row: int) -> set[str]:
+        """The nodes on which a row has points."""
+        return {self.known[key].node for key in self.of_row.get(row, ())}
+
     def by_address(self, point: Point, one: Address | None) -> tuple[int, Pod]:
         """Row and pod of an address behind a point that carries many pods' traffic.
 
@@ -217,14 +222,20 @@ class Points:
             received_start_bytes=first.rx_bytes if first else 0,
         )
 
-    def restore(self, number: int, point: Point) -> None:
-        """Take a point as it was stored, after its row; the directory may know more by now."""
-        key = point.boot, number
-        self.known[key] = point
-        latest = self.known.get(self._latest.get(_where(point), ("", 0)))
-        if latest is None or latest.reported_us <= point.reported_us:
-            self._latest[_where(point)] = key
-        self._identify(key, point)
+    def restore(self, stored: Iterable[tuple[int, Point]]) -> None:
+        """Take points by attachment as they were stored, after the rows; the directory may know more by now."""
+        keys = []
+        for number, point in stored:
+            key = point.boot, number
+            keys.append(key)
+            self.known[key] = point
+            self.of_row.setdefault(point.row, set()).add(key)
+            latest = self.known.get(self._latest.get(_where(point), ("", 0)))
+            if latest is None or latest.reported_us <= point.reported_us:
+                self._latest[_where(point)] = key
+        # Only now, for a row that is merged takes all of its points along.
+        for key in keys:
+            self._identify(key, self.known[key])
 
     def _of(self, uid: str) -> list[Point]:
         row = self.rows.by_uid.get(uid, 0)
@@ -293,7 +304,7 @@ class Points:
         old, target = point.row, self.rows.by_uid.get(identity.uid)
         stand_in = interface_names.is_behind(self.rows.by_number[old].identity.uid, point.node, point.interface)
         if stand_in and target is None:
-            self.rows.identify(old, identity)
+            self.rows.identify(old, self._as_before(old, identity))
         elif stand_in and target is not None:
             self.rows.merge(old, target)
             for moved in self.of_row.pop(old, ()):
@@ -306,18 +317,19 @@ class Points:
 
     def _show(self, point: Point) -> None:
         """Bring a row's identity up to date; `transmit_start_bytes` stay those of its first point."""
-        row = self.rows.by_number[point.row]
         shown = point
         if not point.open:
             others = [self.known[key] for key in self.of_row.get(point.row, ())]
             shown = next((one for one in others if one.open), point)
-        self.rows.identify(
-            point.row,
-            replace(
-                self.identity(self.pod_of(shown), shown),
-                transmit_start_bytes=row.identity.transmit_start_bytes,
-                received_start_bytes=row.identity.received_start_bytes,
-            ),
+        # All points of a row have one pod, also those that have not found it out yet.
+        self.rows.identify(point.row, self._as_before(point.row, self.identity(self.pod_of(point), shown)))
+
+    def _as_before(self, row: int, identity: Identity) -> Identity:
+        before = self.rows.by_number[row].identity
+        return replace(
+            identity,
+            transmit_start_bytes=before.transmit_start_bytes,
+            received_start_bytes=before.received_start_bytes,
         )
 
     def _disown(self, point: Point) -> None:

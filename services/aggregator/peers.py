@@ -20,6 +20,7 @@ OTHER_PEERS: Final = "other peers"
 _KEY: Final = struct.Struct("<IBBBxHxxIQQQQ")
 assert _KEY.size == FLOW_KEY.itemsize
 _FIRST_CAPACITY: Final = 1024
+_TX, _RX = ROW_COUNTERS.index("tx_bytes"), ROW_COUNTERS.index("rx_bytes")
 
 
 class _Key(NamedTuple):
@@ -112,7 +113,7 @@ class Peers:
         self._changed = set()
 
     def _add(self, keys: Rows, counts: Table, start_us: int, end_us: int) -> None:
-        slots = self._find(keys)
+        slots = self._find(keys, counts)
         found, inverse = np.unique(slots, return_inverse=True)
         if len(found) < len(slots):
             counts = summed(counts, inverse.reshape(-1), len(found))
@@ -122,14 +123,15 @@ class Peers:
         self._last[slots] = np.maximum(self._last[slots], end_us)
         self._changed.update(slots.tolist())
 
-    def _find(self, keys: Rows) -> npt.NDArray[np.intp]:
+    def _find(self, keys: Rows, counts: Table) -> npt.NDArray[np.intp]:
         listed: list[bytes] = np.ascontiguousarray(keys).view(f"V{_KEY.size}").tolist()
-        known = self._slots.get
-        slots = [known(key) for key in listed]
-        for at, slot in enumerate(slots):
-            if slot is None:
-                slots[at] = self._new(listed[at])
-        return np.array(slots, np.intp)
+        slots = np.array([self._slots.get(key, -1) for key in listed], np.intp)
+        new = np.flatnonzero(slots < 0)
+        # Where there is no room for all of them the largest have it.
+        sizes = counts[new, _TX] + counts[new, _RX]
+        for at in new[np.argsort(sizes, kind="stable")[::-1]].tolist():
+            slots[at] = self._new(listed[at])
+        return slots
 
     def _new(self, key: bytes) -> int:
         """The slot of a key that is not there: its own, or the one into which it is folded."""

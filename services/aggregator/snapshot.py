@@ -45,7 +45,7 @@ def changed(totals: Totals, session: Session, at_us: int) -> dict[str, Any]:
     part = _session_part(totals, session)
     for number in totals.rows.changed:
         part.totals += _row(totals, number)
-    for node in totals.nodes_changed:
+    for node in totals.points_changed:
         part.totals += [f"{_POINTS}{node}", msgpack.packb(points_out(totals.points, node))]
     for row, name, peer in totals.peers.changed():
         part.add_peer(row, name, traffic.encode_peer(peer))
@@ -104,10 +104,8 @@ def restore(totals: Totals, stored: Mapping[bytes, bytes]) -> Session:
 
 def restore_points(totals: Totals, stored: Mapping[bytes, bytes]) -> None:
     """Fill in observation points, last: where the directory knows more by now, rows change."""
-    for name, value in stored.items():
-        if name.startswith(_POINTS.encode()):
-            for raw in msgpack.unpackb(value):
-                totals.points.restore(*point_in(raw))
+    found = [value for name, value in stored.items() if name.startswith(_POINTS.encode())]
+    totals.points.restore(point_in(raw) for value in found for raw in msgpack.unpackb(value))
     totals.follow_moves()
 
 

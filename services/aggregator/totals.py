@@ -47,6 +47,8 @@ class Totals:
     loss: Counter[str] = field(default_factory=Counter)
     cluster_changed: ByScope = field(default_factory=dict)
     nodes_changed: set[str] = field(default_factory=set)
+    points_changed: set[str] = field(default_factory=set)
+    """Nodes whose observation points must be stored again."""
     loss_changed: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -90,6 +92,7 @@ class Totals:
             gauges=dict(batch.gauges),
         )
         self.nodes_changed.add(batch.node)
+        self.points_changed.add(batch.node)
         self.points.forget(last.end_us + batch.offset_us)
 
     def lose(self, reason: str, count: int = 1) -> None:
@@ -108,6 +111,7 @@ class Totals:
             if moved.number != moved.into:
                 self.peers.merge(moved.number, moved.into)
                 self.history.merge(moved.number, moved.into)
+                self.points_changed |= self.points.nodes_of(moved.into)
 
     def tick(self, epoch: int, n: int, at_us: int) -> Tick:
         """What changed since the last commit, as the tick that follows; valid until something changes again."""
@@ -132,6 +136,7 @@ class Totals:
         self.history.committed()
         self.cluster_changed = {}
         self.nodes_changed = set()
+        self.points_changed = set()
         self.loss_changed = Counter()
 
     def _window(self, batch: Batch, window: Window) -> None:

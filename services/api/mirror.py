@@ -70,7 +70,9 @@ class Mirror:
     def of(cls, clock: Clock, session: Session, rows: Iterable[Row], now_us: int) -> Mirror:
         """The mirror of totals that were read at `now_us` (Redis time); nothing is live before its ticks are recalled."""
         mirror = cls(clock, session, at_us=session.started_us, n=session.n)
-        mirror.rows = {row.number: RowView(row.number, row.identity, row.totals) for row in rows}
+        # Redis keeps no order among the fields of a hash; clients are to see the same one each time.
+        ordered = sorted(rows, key=lambda row: row.number)
+        mirror.rows = {row.number: RowView(row.number, row.identity, row.totals) for row in ordered}
         mirror.nodes = dict(session.nodes)
         mirror.cluster, mirror.loss = session.cluster, dict(session.loss)
         mirror.pending_bytes, mirror.overlap_bytes = session.pending_bytes, session.overlap_bytes

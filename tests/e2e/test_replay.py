@@ -307,6 +307,15 @@ def test_who_stops_reading_the_object_ends_it_quietly(talk: Path) -> None:
         assert process.wait(timeout=40) == 1
 
 
+def test_who_wants_to_know_hears_what_the_services_say(talk: Path) -> None:
+    done = ran("replay", "--json", "--verbose", str(talk))
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["packets"] == 9
+    said = done.stderr.splitlines()
+    assert {"aggregator:", "capture:", "redis:"} <= {line.split()[0] for line in said}
+    assert "password_file" in done.stderr
+
+
 def test_the_totals_of_files_stay_on_the_page(talk: Path) -> None:
     with launched("replay", str(talk)) as podloxx:
         total = wait_for_total(podloxx, len, "the pods are there")

@@ -31,10 +31,13 @@ class StaticDirectory:
         file = _File(source)
         file.check(content)
         nodes = file.section(content, "nodes")
-        self._pods = {one: file.pod(entry, where, nodes) for one, entry, where in file.by_address(content, "addresses")}
+        pods: dict[str, Pod] = {}
         self._of: dict[str, set[Address]] = {}
-        for one, pod in self._pods.items():
+        for one, entry, where in file.by_address(content, "addresses"):
+            pod = file.pod(entry, where, nodes)
+            pods[pod.uid] = file.joined(pods.get(pod.uid, pod), pod, where)
             self._of.setdefault(pod.uid, set()).add(one)
+        self._pods = {one: pods[uid] for uid, listed in self._of.items() for one in listed}
         self._services = {one: file.named(entry, where) for one, entry, where in file.by_address(content, "services")}
         self._nodes: dict[Address, Named] = {}
         self._gateways: dict[Address, Named] = {}
@@ -47,7 +50,8 @@ class StaticDirectory:
             for text in file.strings(entry, "pod_cidrs", where):
                 network = file.network(text, f"{where}.pod_cidrs.{text}")
                 pod_ranges.append((network, True))
-                self._gateways[address.normal(network.network_address + 1)] = Named(name)
+                if network.num_addresses > 1:
+                    self._gateways[address.normal(network.network_address + 1)] = Named(name)
         named = [file.cidr(name, entry) for name, entry in file.section(content, "cidrs").items()]
         self._cidrs = Ranges([*named, *parse_named(cidr)])
         self._private = Ranges(parse_plain(private_cidr))
@@ -173,6 +177,16 @@ class _File:
         if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
             raise self._wrong(f"{where}.labels", "an object of strings")
         return Pod(f"{namespace}/{name}", namespace, name, place, tuple(sorted(labels.items())))
+
+    def joined(self, one: Pod, other: Pod, where: str) -> Pod:
+        """What two entries say of one pod; each may leave out what the other one says."""
+        places = [(getattr(one.place, name), getattr(other.place, name), name) for name in ("node", "zone", "region")]
+        for before, now, name in places:
+            if before and now and before != now:
+                raise self._wrong(f"{where}.{name}", f"{before!r} as at another address of pod {one.uid}")
+        labels = dict(other.labels) | dict(one.labels)
+        place = Place(*(before or now for before, now, _ in places))
+        return Pod(one.uid, one.namespace, one.name, place, tuple(sorted(labels.items())))
 
     def named(self, entry: object, where: str) -> Named:
         fields = self._object(entry, where)

@@ -237,8 +237,7 @@ def stored(watcher: Watcher) -> Watcher:
     for row in watcher.points.rows.by_number.values():
         after.points.rows.restore(row)
     after.points.rows.next_number = watcher.points.rows.next_number
-    for raw in points_out(watcher.points, "node-a"):
-        after.points.restore(*point_in(raw))
+    after.points.restore(map(point_in, points_out(watcher.points, "node-a")))
     return after
 
 

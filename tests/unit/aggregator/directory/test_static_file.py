@@ -26,6 +26,7 @@ def ip(text: str) -> Address:
 def test_a_pod_has_all_its_addresses_and_its_nodes_place() -> None:
     known = directory()
     assert known.pod(ip("10.1.0.2")) == WEB
+    assert known.pod(ip("fd00:1::2")) == WEB
     assert known.pod(ip("10.1.0.9")) is None
     assert known.addresses(WEB) == {ip("10.1.0.2"), ip("fd00:1::2")}
     assert known.details(WEB) == PodDetails()
@@ -40,6 +41,16 @@ def test_a_pods_own_zone_goes_before_its_nodes() -> None:
     pod = known.pod(ip("10.0.0.1"))
     assert pod is not None
     assert pod.place == Place("n", "z2", "r1")
+
+
+def test_each_address_of_a_pod_may_say_a_part_of_it() -> None:
+    entries = {
+        "10.0.0.1": {"namespace": "shop", "pod": "web", "labels": {"a": "1", "b": "2"}},
+        "fd00::1": {"namespace": "shop", "pod": "web", "node": "n", "zone": "z", "labels": {"b": "3", "c": "4"}},
+    }
+    known = StaticDirectory({"version": 1, "addresses": entries}, "f")
+    both = Pod("shop/web", "shop", "web", Place("n", "z"), (("a", "1"), ("b", "2"), ("c", "4")))
+    assert [known.pod(ip(text)) for text in entries] == [both, both]
 
 
 def test_services_nodes_gateways_and_ranges_are_found() -> None:
@@ -57,6 +68,12 @@ def test_services_nodes_gateways_and_ranges_are_found() -> None:
     assert known.in_private_cidr(ip("2001:db8::7"))
     assert not known.in_private_cidr(ip("198.51.100.7"))
     assert not known.is_api_server(ip("10.96.0.10"))
+
+
+def test_a_range_of_one_address_has_no_gateway() -> None:
+    known = StaticDirectory({"version": 1, "nodes": {"n": {"pod_cidrs": ["255.255.255.255/32"]}}}, "f")
+    assert known.in_cluster_range(ip("255.255.255.255"))
+    assert known.node_gateway(ip("255.255.255.255")) is None
 
 
 def test_the_most_specific_range_wins_whoever_wrote_it() -> None:
@@ -153,6 +170,10 @@ POD = {"namespace": "shop", "pod": "web"}
         (
             {"version": 1, "addresses": {"10.0.0.1": POD, "::ffff:10.0.0.1": POD}},
             "addresses.::ffff:10.0.0.1: expected each address once",
+        ),
+        (
+            {"version": 1, "addresses": {"10.0.0.1": {**POD, "node": "a"}, "fd00::1": {**POD, "node": "b"}}},
+            "addresses.fd00::1.node: expected 'a' as at another address of pod shop/web",
         ),
         ({"version": 1, "nodes": {"a": []}}, "nodes.a: expected an object"),
         ({"version": 1, "nodes": {"a": {"zone": 7}}}, "nodes.a.zone: expected a string"),
