@@ -27,7 +27,8 @@ from tests.support.wait import wait_until
 POD, HOST, POD6, HOST6 = "10.9.0.2", "10.9.0.1", "fd09::2", "fd09::1"
 LAST: Final = b"this is the last datagram"
 """Once a recorder has written it, all before it is written as well."""
-_TCPDUMP: Final = ("tcpdump", "-Z", "root", "-U", "--immediate-mode", "-n", "-w")
+# In immediate mode tcpdump's own buffer has few places: without a larger one it may drop packets.
+_TCPDUMP: Final = ("tcpdump", "-Z", "root", "-U", "--immediate-mode", "-B", "65536", "-n", "-w")
 _DUMPCAP: Final = ("dumpcap", "-q", "-w")
 _LISTENING: Final = (b"listening on", b"File: ")
 
