@@ -69,7 +69,11 @@ def test_what_is_served_is_what_was_sent(node: tuple[Namespace, Namespace, Names
         talked = generators.tcp(one, two, TWO, 9002, size=3_000_000)
         total = wait_for_total(
             podloxx,
-            lambda pods: all(interface_sums(pod) == counted(here, pod) for pod in pods.values()) and len(pods) == 2,
+            # A report of IPv6 groups may pass between reading the counters and attaching.
+            lambda pods: (
+                all(counted(here, pod) - interface_sums(pod) in {0, 90, 180} for pod in pods.values())
+                and len(pods) == 2
+            ),
             "the API's sums are the kernel's",
         )
         web, api = total["shop/web"], total["shop/api"]
