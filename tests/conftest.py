@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio as aredis
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.support.redis_server import RedisServer
@@ -17,8 +18,20 @@ from tests.support.redis_server import RedisServer
 settings.register_profile("podloxx", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("podloxx")
 
-SKIPS_ALLOWED_IN_CI: tuple[str, ...] = ("without clang-14",)
+SKIPS_ALLOWED_IN_CI: tuple[str, ...] = ("without clang-14", "without podman")
 """Beginnings of the reasons for which a test may be skipped where CI runs."""
+
+ALONE: tuple[str, ...] = ("cluster", "netns", "torture", "e2e", "browser")
+"""Folders whose tests run one after the other where several processes run tests: they share a server, or look at links."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a folder in `ALONE` together, and those of any other file."""
+    for item in items:
+        folder, *rest = item.nodeid.removeprefix("tests/").split("/")
+        group = folder if folder in ALONE else "/".join((folder, *rest)).partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -47,6 +60,14 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport, what: str
     if not reason.removeprefix("Skipped: ").startswith(SKIPS_ALLOWED_IN_CI):
         report.outcome = "failed"
         report.longrepr = f"{what} was skipped in CI, where everything is to run: {reason}"
+
+
+@pytest.fixture(autouse=True)
+def every_line_is_logged() -> Iterator[None]:
+    """A log that a test set up ends with it: a later one may look for lines that it left out."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture

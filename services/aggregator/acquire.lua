@@ -1,8 +1,9 @@
--- Takes the shard where nobody owns it. KEYS: lease, fence. ARGV: lease in ms, nonce.
+-- Takes the shard where nobody owns it. KEYS: lease, fence, totals. ARGV: lease in ms, nonce, and a field that the totals
+-- must have, or nothing.
 -- Returns the fencing token, or nothing.
 -- A script that has written may go on where Redis is full: the owner is who makes room there.
 redis.call('PERSIST', KEYS[2])
-if redis.call('EXISTS', KEYS[1]) == 1 then
+if redis.call('EXISTS', KEYS[1]) == 1 or (ARGV[3] ~= '' and redis.call('HEXISTS', KEYS[3], ARGV[3]) == 0) then
   return false
 end
 -- Tokens restart when the store was lost: the nonce keeps them apart.

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import random
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from services.aggregator import cluster_watch, session_lease
 from services.aggregator.consumer import Consumer
+from services.aggregator.directory import Directory
 from services.aggregator.directory.static_file import StaticDirectory
 from services.aggregator.store import Store
 from services.aggregator.totals import Totals
 from services.flows import keys
 from services.runtime import redis_client
 from services.runtime.clock import SystemClock
+from services.runtime.errors import UsageError
 from services.runtime.health import Heartbeat
 from services.runtime.log import get_logger
 from services.runtime.settings import AggregatorSettings
 from services.runtime.supervise import Stop
 
 _log = get_logger(__name__)
+_T = TypeVar("_T")
 
 _STANDBY_S: Final = 0.5
 """How often a standby looks: soon enough for totals that are watched live."""
@@ -30,25 +36,62 @@ _RETRY_S: Final = (0.1, 1.0)
 
 async def run(settings: AggregatorSettings, stop: Stop) -> None:
     """Keep the totals of one shard until `stop`."""
-    directory = StaticDirectory.read(settings.directory_file, cidr=settings.cidr, private_cidr=settings.private_cidr)
     heartbeat = Heartbeat(settings.heartbeat_file)
     heartbeat.beat()
     redis = redis_client.connect(settings)
-    store = Store(redis, keys.Keys(settings.shard), settings.lease_ttl_s)
-    totals = Totals(directory, settings.peers_per_pod)
-    consumer = Consumer(store, totals, SystemClock(), settings.tick_interval_s)
-    patience = Patience(consumer, heartbeat, stop)
+    store = Store(redis, keys.Keys(settings.shard), settings.lease_ttl_s, SystemClock())
     try:
-        standby = Standby(store, settings)
-        while not stop.requested and not await patience.with_(standby.try_to_own):
-            await stop.sleep(_STANDBY_S)
-        await patience.with_(consumer.load)
-        block_ms = int(min(1.0, settings.lease_ttl_s / 3) * 1000)
-        while not stop.requested:
-            await patience.with_(lambda: consumer.step(block_ms))
-        await _release(store)
+        async with (
+            session_lease.guarding(settings, SystemClock(), stop),
+            _directory(settings, store, Patience(store, heartbeat, stop), stop) as directory,
+        ):
+            await _own(settings, store, directory, Patience(store, heartbeat, stop), stop)
     finally:
         await redis.aclose()
+
+
+@asynccontextmanager
+async def _directory(
+    settings: AggregatorSettings, store: Store, patience: Patience, stop: Stop
+) -> AsyncIterator[Directory]:
+    """Who has which address: as a file says, or a cluster."""
+    if not settings.kubeconfig:
+        yield StaticDirectory.read(settings.directory_file, cidr=settings.cidr, private_cidr=settings.private_cidr)
+        return
+    if settings.directory_file:
+        raise UsageError("--kubeconfig and --directory-file exclude each other: addresses are learnt from one of them")
+    # Moments in the directory are Redis's.
+    await patience.with_(store.now_us)
+    async with cluster_watch.watching(settings, store.about_now_us, stop) as directory:
+        yield directory
+
+
+async def _own(
+    settings: AggregatorSettings, store: Store, directory: Directory, patience: Patience, stop: Stop
+) -> None:
+    consumer = Consumer(store, Totals(directory, settings.peers_per_pod), SystemClock(), settings.tick_interval_s)
+    patience.consumer = consumer
+    standby = Standby(store, settings)
+    while not stop.requested and not await patience.with_(standby.try_to_own):
+        await stop.sleep(_STANDBY_S)
+    await patience.with_(consumer.load)
+    _spare_collector()
+    block_ms = int(min(1.0, settings.lease_ttl_s / 3) * 1000)
+    while not stop.requested:
+        directory.refresh()
+        await patience.with_(lambda: consumer.step(block_ms))
+    await _release(store)
+
+
+def _spare_collector() -> None:
+    """Let Python look for unused cycles seldom.
+
+    What is known of a large cluster is hundreds of thousands of objects, which live as long as the process. Looking at
+    all of them takes a tenth of a second each time, and a round of batches makes enough new ones to begin with that.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 class Standby:
@@ -63,28 +106,27 @@ class Standby:
 
     async def try_to_own(self) -> bool:
         """Whether the shard is ours now."""
-        if self._saw_owner and not await self._store.holds_totals():
-            # The store was emptied. Its owner has everything in memory and comes back, if it lives.
-            self._empty += 1
-            if self._empty < self._turns:
-                return False
-        if await self._store.acquire():
+        # The store may be emptied at any moment. Its owner has everything in memory and comes back, if it lives.
+        patient = self._saw_owner and self._empty < self._turns
+        if await self._store.acquire(only_with_totals=patient):
             return True
         if not self._saw_owner:
             _log.info("standing-by", shard=self._shard)
-        self._saw_owner, self._empty = True, 0
+        self._saw_owner = True
+        self._empty = 0 if await self._store.holds_totals() else self._empty + 1
         return False
 
 
 class Patience:
     """Tries again where Redis fails, for the memory holds what the store lost."""
 
-    def __init__(self, consumer: Consumer, heartbeat: Heartbeat, stop: Stop) -> None:
-        self._consumer = consumer
+    def __init__(self, store: Store, heartbeat: Heartbeat, stop: Stop) -> None:
+        self._store = store
+        self.consumer: Consumer | None = None
         self._heartbeat = heartbeat
         self._stop = stop
 
-    async def with_(self, work: Callable[[], Awaitable[bool | None]]) -> bool | None:
+    async def with_(self, work: Callable[[], Awaitable[_T]]) -> _T | None:
         """What `work` returns once it succeeds; nothing where the end came first."""
         pause, longest = _RETRY_S
         failing = False
@@ -111,7 +153,8 @@ class Patience:
 
     async def _make_room(self) -> None:
         try:
-            await self._consumer.store.trim(self._consumer.cursor)
+            if self.consumer is not None:
+                await self._store.trim(self.consumer.cursor)
         except (RedisError, OSError) as error:
             _log.warning("store-unreachable", error=str(error))
 

@@ -1,175 +1,214 @@
-"""Turns the flows of a window into what is booked: whose, with whom, which verdict, how much."""
+"""Turns the flows of windows into what is booked: whose, with whom, which verdict, how much."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from services.aggregator.attachments import PCAP, Point, Points
-from services.aggregator.verdicts import Judged, Verdicts
-from services.flows.address import Address, from_words
-from services.flows.delta import COUNTERS, Batch, Kind, Rows
+from services.aggregator.attachments import Points
+from services.aggregator.backing import Backing
+from services.aggregator.names import Names
+from services.aggregator.pairs import Pairs
+from services.aggregator.subjects import Subjects, subjects_of
+from services.aggregator.sums import Mask, Numbers, Table, chosen, sums_by, sums_by_scope
+from services.aggregator.verdicts import Judged, Peers, Verdicts, Windows
+from services.flows.address import from_words
+from services.flows.delta import COUNTERS, FLOW, Batch, Kind, Rows, Side, Window
 from services.flows.protocols import TCP, UDP
-from services.flows.scope import SCOPES, Pod, Scope
-from services.flows.table import group, key_of, sum_by
-from services.flows.traffic import ROW_COUNTERS, ByScope, Counts
+from services.flows.table import Words, group_columns, key_of
+from services.flows.traffic import ROW_COUNTERS, VIA_INGRESS, ByScope, Counted
 
-Table = npt.NDArray[np.uint64]
-"""One line of `ROW_COUNTERS` per entry."""
-Numbers = npt.NDArray[np.int64]
-_WORDS: Final = np.dtype([("hi", "<u8"), ("lo", "<u8")])
-_PAIR: Final = np.dtype([("row", "<u4"), ("kind", "<u4"), ("hi", "<u8"), ("lo", "<u8")])
-_TRIPLE: Final = np.dtype([("row", "<u4"), ("scope", "<u4"), ("other", "<u8")])
+_AT: Final = {name: at for at, name in enumerate(ROW_COUNTERS)}
+_WAYS: Final = [(_AT[f"{way}_bytes"], _AT[f"{way}_other_bytes"], _AT[f"{way}_ingress_bytes"]) for way in ("tx", "rx")]
 
 
-class Between(NamedTuple):
-    """What a row exchanged with one other pod."""
+class Told(NamedTuple):
+    """Some flows of a window, which are to be booked."""
 
-    row: int
-    other: str
-    """The other pod's uid."""
-    scope: Scope
-    counts: Counts
+    batch: Batch
+    window: Window
+    flows: Rows
 
 
-class _Subject(NamedTuple):
-    """Whose a flow is."""
+class Sums(NamedTuple):
+    """Counters by row, scope and window, by column."""
 
-    row: int
-    pod: Pod
-    own: frozenset[Address]
-    once: bool
-    """Whether the other end's agent may report the same bytes."""
+    rows: Numbers
+    scopes: Numbers
+    starts: Numbers
+    ends: Numbers
+    counts: Table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Booked:
-    """A window's entries, one per row, peer and service; the counters add up to those of the flows."""
+    """One entry per flow, by column; the counters are those of the flows. Times are Redis microseconds."""
 
+    names: Names
     keys: Rows
     """`FLOW_KEY` with the row's number as `attachment` and the label's as `reserved3`."""
     counts: Table
+    windows: Numbers
+    starts: Numbers
+    ends: Numbers
     scopes: Numbers
+    counted: Numbers
+    """Per entry a `Counted`."""
+    mine: Numbers
+    """The number of the pod itself."""
     others: Numbers
-    """Per entry the place in `uids` of the pod at the other end."""
-    uids: list[str]
+    """The number of the pod at the other end, 0 where there is none."""
 
-    def by_row(self) -> dict[int, ByScope]:
-        """Sums per row and scope."""
-        added: dict[int, ByScope] = {}
-        for row, scope, _, counts in self._sums(np.ones(len(self.keys), np.bool_), by_other=False):
-            added.setdefault(row, {})[SCOPES[scope]] = counts
-        return added
+    def by_row(self) -> Sums:
+        """Sums per row, scope and window."""
+        rows = self.keys["attachment"].astype(np.int64)
+        # A row's number has 32 bits; there are no 16 scopes, and no 65,536 windows at a time.
+        found, counts = sums_by(rows << 20 | self.scopes << 16 | self.windows, self.counts)
+        windows = found & 0xFFFF
+        starts, ends = (np.zeros(int(self.windows.max(initial=0)) + 1, np.int64) for _ in range(2))
+        starts[self.windows], ends[self.windows] = self.starts, self.ends
+        return Sums(found >> 20, found >> 16 & 15, starts[windows], ends[windows], counts)
 
     def alone(self) -> ByScope:
         """Sums of what no other pod's agent can report, by scope."""
-        mine = self.others == 0
-        found = np.unique(self.scopes[mine]).tolist()
-        return {SCOPES[at]: self.counts[mine & (self.scopes == at)].sum(axis=0).tolist() for at in found}
+        mine = (self.others == 0) & (self.counted == Counted.AT_SENDER)
+        return sums_by_scope(self.scopes[mine], chosen(self.counts, mine))
 
-    def between(self) -> Iterator[Between]:
-        """Sums of what was exchanged with other pods."""
-        for row, scope, other, counts in self._sums(self.others != 0, by_other=True):
-            yield Between(row, self.uids[other], SCOPES[scope], counts)
+    def with_services(self) -> Pairs:
+        """What counts at the clients of Services; at the other end is nobody."""
+        return self._pairs((self.others == 0) & (self.counted == Counted.HERE))
 
-    def _sums(self, chosen: npt.NDArray[np.bool_], *, by_other: bool) -> Iterator[tuple[int, int, int, Counts]]:
-        key = np.zeros(int(chosen.sum()), _TRIPLE)
-        key["row"], key["scope"] = self.keys["attachment"][chosen], self.scopes[chosen]
-        if by_other:
-            key["other"] = self.others[chosen]
-        first, inverse = group(key)
-        sums = summed(self.counts[chosen], inverse, len(first))
-        kept = key[first]
-        yield from zip(kept["row"].tolist(), kept["scope"].tolist(), kept["other"].tolist(), sums.tolist(), strict=True)
+    def between(self) -> tuple[Pairs, Numbers]:
+        """What was exchanged with other pods, and per entry a `Counted`."""
+        some = self.others != 0
+        return self._pairs(some), self.counted[some]
+
+    def _pairs(self, some: Mask) -> Pairs:
+        columns = (self.starts, self.ends, self.mine, self.others, self.scopes)
+        starts, ends, mine, others, scopes = (column[some] for column in columns)
+        return Pairs(self.names, starts, ends, mine, others, scopes, chosen(self.counts, some))
 
 
-def summed(table: Table, inverse: npt.NDArray[np.intp], groups: int) -> Table:
-    """The lines of a table added by group."""
-    out = np.zeros((groups, table.shape[1]), np.uint64)
-    for at in range(table.shape[1]):
-        out[:, at] = sum_by(inverse, table[:, at], groups)
-    return out
-
-
-def book(flows: Rows, batch: Batch, points: Points, verdicts: Verdicts) -> Booked:
-    """The entries of a window's flows."""
+def book(told: Sequence[Told], points: Points, verdicts: Verdicts, backing: Backing) -> Booked:
+    """The entries of the flows of windows."""
+    flows = np.concatenate([one.flows for one in told]) if told else np.zeros(0, FLOW)
+    windows = np.repeat(np.arange(len(told)), [len(one.flows) for one in told])
+    times = np.array([one.batch.times(one.window) for one in told], np.int64).reshape(-1, 2).T
+    errors = np.array([one.batch.error_us for one in told], np.int64)
     # The keys of one row alone are a view, and `flows` must stay as they are.
     keys = key_of(flows).copy()
-    subjects = _own(keys, batch, points)
-    first, inverse = group(keys)
-    counts = np.zeros((len(first), len(ROW_COUNTERS)), np.uint64)
+    subjects = subjects_of([(one.batch, one.window) for one in told], keys, windows, points, verdicts)
+    counts = _counts(flows, keys)
+    around = Windows(times[0] - errors, times[1] + errors)
+    peers = Peers(keys["kind"], keys["peer_hi"].copy(), keys["peer_lo"].copy(), subjects.places, windows)
+    judged = _judged(peers, around, subjects, verdicts)
+    if len(told):
+        latest = int(around.starts.argmax())
+        points.directory.at(int(around.starts[latest]), int(around.ends[latest]))
+    booked = Booked(
+        names=points.names,
+        keys=keys,
+        counts=counts,
+        windows=windows,
+        starts=times[0][windows],
+        ends=times[1][windows],
+        scopes=judged.scopes,
+        counted=np.full(len(keys), Counted.AT_SENDER, np.int64),
+        mine=subjects.names,
+        # A file holds each packet once, whoever's it is: nobody else reports it.
+        others=np.where(subjects.once, judged.others, 0),
+    )
+    keys["attachment"] = subjects.rows
+    _with_services(booked, judged, subjects, verdicts, backing)
+    _at_endpoints(booked, subjects, backing)
+    ingress = judged.ingress & (keys["server"] != Side.PEER)
+    if ingress.any():
+        for column, part, other in _WAYS:
+            counts[:, other] = np.where(ingress, counts[:, column] - counts[:, part], np.uint64(0))
+    keys["reserved3"] = _labelled(judged.labels, booked.counted, ingress, verdicts)
+    return booked
+
+
+def _counts(flows: Rows, keys: Rows) -> Table:
+    counts = np.zeros((len(ROW_COUNTERS), len(flows)), np.uint64).T
     for at, name in enumerate(COUNTERS):
-        counts[:, at] = sum_by(inverse, flows[name], len(first))
-    kept = keys[first]
-    other = (kept["kind"] != Kind.IP) | ~np.isin(kept["protocol"], (TCP, UDP))
-    for name in ("tx", "rx"):
-        counts[:, ROW_COUNTERS.index(f"{name}_other_bytes")] = np.where(
-            other, counts[:, ROW_COUNTERS.index(f"{name}_bytes")], np.uint64(0)
+        counts[:, at] = flows[name]
+    other = (keys["kind"] != Kind.IP) | ((keys["protocol"] != TCP) & (keys["protocol"] != UDP))
+    if other.any():
+        for column, part, _ in _WAYS:
+            counts[:, part] = np.where(other, counts[:, column], np.uint64(0))
+    return counts
+
+
+def _judged(peers: Peers, windows: Windows, subjects: Subjects, verdicts: Verdicts) -> Judged:
+    """The verdicts on peers, also where they are the pods themselves."""
+    judged = verdicts.judge(peers, windows)
+    own = (judged.others != 0) & (judged.others == subjects.names)
+    for hi, lo in subjects.own:
+        own |= (peers.hi == hi) & (peers.lo == lo)
+    own &= (peers.kinds == Kind.IP) & ~judged.special
+    mine = np.flatnonzero(own)
+    for which in np.unique(subjects.which[mine]).tolist():
+        some = mine[subjects.which[mine] == which]
+        for column, one in zip(judged, verdicts.itself(subjects.pods[which]), strict=True):
+            column[some] = one
+    return judged
+
+
+def _with_services(booked: Booked, judged: Judged, subjects: Subjects, verdicts: Verdicts, backing: Backing) -> None:
+    """Decide where what has a Service at its other end counts."""
+    some = np.flatnonzero((judged.services >= 0) & subjects.once)
+    if len(some):
+        found, which = np.unique(judged.services[some], return_inverse=True)
+        services = [verdicts.services[at] for at in found.tolist()]
+        at_backends = backing.at_backends(services, which, booked.starts[some], booked.ends[some])
+        booked.counted[some] = np.where(at_backends, Counted.THERE, Counted.HERE)
+
+
+def _at_endpoints(booked: Booked, subjects: Subjects, backing: Backing) -> None:
+    """Decide where traffic at the ports of Services' backends counts."""
+    keys = booked.keys
+    between = (booked.others != 0) & (keys["kind"] == Kind.IP)
+    there = np.flatnonzero(between & (keys["server"] == Side.PEER))
+    _follow(booked, there, keys["peer_hi"][there], keys["peer_lo"][there], backing, Side.PEER)
+    here = np.flatnonzero(between & (keys["server"] == Side.LOCAL))
+    # Of several own addresses the first one with a Service decides.
+    for hi, lo in reversed(subjects.own):
+        _follow(booked, here, hi[here], lo[here], backing, Side.LOCAL)
+
+
+def _follow(booked: Booked, some: Numbers, hi: Words, lo: Words, backing: Backing, side: Side) -> None:
+    """Let entries count where the Services say that stand at these addresses, `side` of them."""
+    protocols, ports = (booked.keys[name][some].astype(np.uint64) for name in ("protocol", "port"))
+    may = backing.directory.endpoints.may_stand_at(hi, lo, protocols, ports)
+    if not may.any():
+        return
+    some, columns = some[may], [column[may] for column in (lo, hi, protocols << np.uint64(16) | ports)]
+    first, inverse = group_columns(columns)
+    listed = zip(*(column[first].tolist() for column in columns), strict=True)
+    at = [backing.service_at(from_words(hi, lo), port >> 16, port & 0xFFFF) for lo, hi, port in listed]
+    services = list(dict.fromkeys(one for one in at if one is not None))
+    places = {service: place for place, service in enumerate(services)}
+    which = np.array([-1 if one is None else places[one] for one in at], np.int64)[inverse]
+    some, which = some[which >= 0], which[which >= 0]
+    at_backends = backing.at_backends(services, which, booked.starts[some], booked.ends[some])
+    booked.counted[some] = np.where(at_backends == (side is Side.LOCAL), Counted.HERE, Counted.THERE)
+
+
+def _labelled(labels: Numbers, counted: Numbers, ingress: Mask, verdicts: Verdicts) -> Numbers:
+    """The labels that also tell where something counts, and what it came through."""
+    if not (counted.any() or ingress.any()):
+        return labels
+    combined = (labels * len(Counted) + counted) * 2 + ingress
+    found, inverse = np.unique(combined, return_inverse=True)
+    known = verdicts.labels
+    new = []
+    for number in found.tolist():
+        label, how = divmod(number // 2, len(Counted))
+        new.append(
+            known.number(known.known[label]._replace(counted=Counted(how), via=VIA_INGRESS if number % 2 else ""))
         )
-    return _judge(kept, counts, subjects, verdicts)
-
-
-def _own(keys: Rows, batch: Batch, points: Points) -> dict[int, _Subject]:
-    """Replace attachments by rows, in place; the local address stays only where it tells whose a flow is."""
-    subjects: dict[int, _Subject] = {}
-    found, inverse = np.unique(keys["attachment"], return_inverse=True)
-    rows = np.zeros(len(found), np.uint32)
-    several = np.zeros(len(found), np.bool_)
-    for at, attachment in enumerate(found.tolist()):
-        point = points.known[batch.boot, attachment]
-        pod = points.pod_of(point)
-        rows[at], several[at] = point.row, point.source == PCAP
-        if not several[at]:
-            subjects[point.row] = _Subject(point.row, pod, points.own_addresses(point.row, pod), once=True)
-    for word in ("local_hi", "local_lo"):
-        keys[word] = np.where(several[inverse], keys[word], np.uint64(0))
-    owned = rows[inverse]
-    for at in np.flatnonzero(several).tolist():
-        point = points.known[batch.boot, int(found[at])]
-        mine = np.flatnonzero(inverse == at)
-        owned[mine] = _by_address(keys[mine], point, points, subjects)
-    keys["attachment"] = owned
-    return subjects
-
-
-def _by_address(keys: Rows, point: Point, points: Points, subjects: dict[int, _Subject]) -> npt.NDArray[np.uint32]:
-    """The row of each entry of a point behind which many pods are."""
-    local = np.zeros(len(keys), _WORDS)
-    local["hi"], local["lo"] = keys["local_hi"], keys["local_lo"]
-    first, inverse = group(local)
-    rows = np.zeros(len(first), np.uint32)
-    for at, (hi, lo) in enumerate(local[first].tolist()):
-        address = from_words(hi, lo) if hi or lo else None
-        row, pod = points.by_address(point, address)
-        own = points.directory.addresses(pod) or frozenset(() if address is None else (address,))
-        # A file holds each packet once, whoever's it is.
-        subjects[row] = _Subject(row, pod, own, once=False)
-        rows[at] = row
-    return rows[inverse]
-
-
-def _judge(keys: Rows, counts: Table, subjects: dict[int, _Subject], verdicts: Verdicts) -> Booked:
-    pairs = np.zeros(len(keys), _PAIR)
-    pairs["row"], pairs["kind"] = keys["attachment"], keys["kind"]
-    pairs["hi"], pairs["lo"] = keys["peer_hi"], keys["peer_lo"]
-    first, inverse = group(pairs)
-    columns = [pairs[first][name].tolist() for name in ("row", "kind", "hi", "lo")]
-    judged: list[Judged] = []
-    uids, numbers = [""], {"": 0}
-    others = np.zeros(len(first), np.int64)
-    for at, (row, kind, hi, lo) in enumerate(zip(*columns, strict=True)):
-        subject = subjects[row]
-        verdict = verdicts.of(subject.pod, subject.own, kind, hi, lo)
-        judged.append(verdict)
-        if verdict.other and subject.once:
-            number = numbers.setdefault(verdict.other, len(uids))
-            if number == len(uids):
-                uids.append(verdict.other)
-            others[at] = number
-    keys["reserved3"] = np.array([one.label for one in judged], np.uint32)[inverse]
-    scopes = np.array([one.scope for one in judged], np.int64)[inverse]
-    return Booked(keys, counts, scopes, others[inverse], uids)
+    return np.array(new, np.int64)[inverse]

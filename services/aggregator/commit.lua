@@ -35,7 +35,12 @@ if not change.part then
     return {'moved', position}
   end
 end
+-- Totals and applied numbers go with the same command: what may write the ones may write the others.
 set(KEYS[2], change.totals)
+if not change.part then
+  set(KEYS[3], change.applied)
+  set(KEYS[5], change.history)
+end
 for number, pairs_ in pairs(change.peers) do
   set(change.peers_prefix .. number, pairs_)
 end
@@ -46,11 +51,14 @@ drop(KEYS[2], change.totals_gone)
 for _, number in ipairs(change.peers_gone) do
   redis.call('DEL', change.peers_prefix .. number)
 end
-set(KEYS[3], change.applied)
 drop(KEYS[3], change.applied_gone)
-set(KEYS[5], change.history)
 drop(KEYS[5], change.history_gone)
-redis.call('XADD', KEYS[4], change.position, 'tick', change.tick)
+local latest = redis.call('XREVRANGE', KEYS[4], '+', '-', 'COUNT', 1)[1]
+if not latest or latest[1] ~= change.position then
+  redis.call('XADD', KEYS[4], change.position, 'tick', change.tick)
+end
 redis.call('XTRIM', KEYS[4], 'MINID', change.oldest_tick)
 redis.call('XTRIM', KEYS[6], 'MINID', change.read_to)
+-- Last: a script that ended half-way, because a right was taken from its user, is carried out again.
+redis.call('HSET', KEYS[2], 'position', change.position)
 return {'ok'}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,6 +12,7 @@ from services.aggregator.store import Commit, Store, StoreLostError
 from services.aggregator.totals import Totals
 from services.flows import keys, wire
 from services.flows.delivery import Inbox, Verdict
+from services.flows.delta import Batch
 from services.runtime.clock import Clock
 from services.runtime.log import get_logger
 
@@ -20,6 +22,10 @@ _FORGET_BOOT_US: Final = 7_200_000_000
 """An agent silent for two hours is gone; its boot id will not come back."""
 _LONGEST_BOOT: Final = 64
 _LARGEST_SEQ: Final = 1 << 62
+_GATHER_S: Final = 0.05
+"""How often is looked for further batches until a commit is due."""
+_MOST_ROWS: Final = 200_000
+"""Flows and attachments that wait to be booked together, some hundred bytes each; more would gain nothing."""
 
 
 class _RefusedError(Exception):
@@ -69,10 +75,15 @@ class Consumer:
     _heard_us: dict[str, int] = field(default_factory=dict)
     _due_us: int = 0
     _refused: bool = False
+    _waiting: list[Batch] = field(default_factory=list)
+    """Batches that are to be booked together."""
+    _rows: int = 0
+    """Their flows and attachments."""
 
     async def load(self) -> None:
         """Go on where the previous aggregator of this shard stopped, or begin a session."""
         # What an attempt that failed half-way read is of no use.
+        self._waiting, self._rows = [], 0
         totals = Totals(self.totals.directory, self.totals.peers_per_pod)
         stored = await self.store.load(totals)
         self.totals = totals
@@ -97,7 +108,9 @@ class Consumer:
                 await self._idle(before)
                 return
             while self._take(entries) and (left_us := self._due_us - self.clock.monotonic_us()) > 0:
-                entries = await self.store.read(self.cursor, left_us // 1000)
+                # A thousand agents report at any moment: together their batches cost a tenth.
+                await asyncio.sleep(min(left_us / 1e6, _GATHER_S))
+                entries = await self.store.read(self.cursor, 1)
             await self._commit(await self.store.now_us())
         except StoreLostError:
             await self._rewrite()
@@ -114,6 +127,7 @@ class Consumer:
 
     async def _idle(self, before_us: int) -> None:
         # Everything that was there when the read began was read: agents may know.
+        self._book()
         self.totals.settle(before_us)
         cursor = f"{before_us // 1000 - 1}-0".encode()
         if _id(cursor) > _id(self.cursor):
@@ -124,6 +138,7 @@ class Consumer:
             await self.store.renew(self.cursor)
 
     async def _commit(self, now_us: int) -> None:
+        self._book()
         self.totals.settle(now_us)
         for boot in self._applied:
             self._heard_us[boot] = now_us
@@ -138,27 +153,35 @@ class Consumer:
         self._due_us = self.clock.monotonic_us() + int(self.tick_interval_s * 1_000_000)
 
     def _take(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> bool:
-        """Apply entries in order; False where there was no time for all of them."""
-        # Applying a large batch takes a while: the first ones must not wait for the last.
+        """Take entries in order; False where there was no time for all of them."""
+        # Large batches take a while: the first ones must not wait for the last.
         end_us = self.clock.monotonic_us() + int(self.tick_interval_s * 1_000_000)
         for entry, fields in entries:
             if self.clock.monotonic_us() > end_us:
                 return False
             try:
-                self._apply(_Envelope.of(fields))
+                if (batch := self._batch(_Envelope.of(fields))) is not None:
+                    self._waiting.append(batch)
+                    self._rows += sum(len(window.flows) + len(window.attachments) for window in batch.windows)
             except _RefusedError as error:
                 self._refuse(str(error))
             self.cursor = entry
+            if self._rows > _MOST_ROWS:
+                self._book()
         return True
 
-    def _apply(self, envelope: _Envelope) -> None:
+    def _batch(self, envelope: _Envelope) -> Batch | None:
+        """The batch of an entry that is to be booked; raises _RefusedError."""
         boot, seq = envelope.boot, envelope.seq
+        if gone := self.inbox.skip(boot, envelope.confirmed):
+            self.totals.lose("batch-gone", gone)
+            _log.warning("batches-gone", boot=boot, batches=gone, why="confirmed by totals that were lost")
         verdict = self.inbox.judge(boot, seq, envelope.confirmed)
         # Also of an agent that is told nothing but "ahead" it is known when it was heard last.
         self._applied.add(boot)
         if verdict is not Verdict.APPLY:
             self.totals.lose(f"batch-{verdict.value}")
-            return
+            return None
         # A frozen batch that cannot be read will never be: waiting for it would stop its agent.
         self.inbox.apply(boot, seq)
         try:
@@ -169,7 +192,12 @@ class Consumer:
             raise _RefusedError("its envelope names another batch")
         if why := implausible(batch):
             raise _RefusedError(why)
-        self.totals.apply(batch)
+        return batch
+
+    def _book(self) -> None:
+        """Book what was taken."""
+        waiting, self._waiting, self._rows = self._waiting, [], 0
+        self.totals.apply(*waiting)
 
     def _refuse(self, why: str) -> None:
         self.totals.lose("batch-malformed")

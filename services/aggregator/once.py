@@ -1,60 +1,55 @@
-"""Counts each byte between pods once in the cluster's totals: at the sender's interface.
+"""Counts each byte between pods once in the cluster's totals: at one of its ends.
 
-What a pod receives from another pod counts at the receiver only for windows in which no agent saw
-the sender's interface. Agents report at different times, so such a receipt waits until the
-sender's agent has reported past it, or has been silent for `HOLD_US`. Should that agent report
-the time after all, be it as a gap, then what it tells is booked as overlap and not a second time.
-The other way round, what reached a pod whose agent was dead is counted at its senders, and not
-again when that agent's successor finds the gap.
+That is the sender's interface, and for Services the end that `backing` names. What the other end
+tells counts only for windows in which no agent saw the first one. Agents report at different times,
+so such a receipt waits until the first end's agent has reported past it, or has been silent for
+`HOLD_US`. Should that agent report the time after all, be it as a gap, then what it tells is booked
+as overlap and not a second time. The other way round, what passed a pod whose agent was dead is
+counted where it counts at the other ends, and not again when that agent's successor finds the gap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
-from services.aggregator.attachments import Sight
-from services.flows.scope import Scope
-from services.flows.traffic import ROW_COUNTERS, ByScope, Counts, add_scopes
+import numpy as np
+
+from services.aggregator.names import Names
+from services.aggregator.pairs import Pairs
+from services.aggregator.sights import PART, WHOLE, Sights
+from services.aggregator.sums import Mask, Numbers
+from services.flows.table import group_columns, sum_by
+from services.flows.traffic import ROW_COUNTERS, ByScope
 
 HOLD_US: Final = 5_000_000
 """Five reports of an agent: who is silent for longer is taken for dead."""
-_MOST_HELD: Final = 50_000
+_MOST_HELD: Final = 200_000
 _MOST_SETTLED: Final = 10_000
 _MOST_DELIVERIES: Final = 64
-"""Per receiver; more are added up."""
-_RX: Final = tuple(ROW_COUNTERS.index(name) for name in ("rx_bytes", "rx_packets"))
+"""Per pod; more are added up."""
+_UNHEARD_US: Final = 900_000_000
+"""For how long the first report of a pod's agent may be on its way."""
+_FORGET_US: Final = 1_000_000
+"""How often is looked for what agents have reported meanwhile: they do so once a second."""
+_TX: Final = [ROW_COUNTERS.index(f"tx_{name}") for name in ("bytes", "packets")]
+_RX: Final = [ROW_COUNTERS.index(f"rx_{name}") for name in ("bytes", "packets")]
+"""Bytes and packets of what a pod sent, or received."""
 
 
 class Reports(Protocol):
-    """What agents told of pods' interfaces; times are Redis microseconds."""
+    """What agents told of pods' interfaces."""
 
-    def sight(self, uid: str, start_us: int, end_us: int) -> Sight:
-        """How much of what a pod sent between two moments is in the totals as its own."""
-
-    def expected(self, uid: str, end_us: int) -> bool:
-        """Whether an agent may still report what a pod did up to `end_us`."""
-
-    def in_gap(self, uid: str, start_us: int, end_us: int) -> bool:
-        """Whether what reached a pod in this window is booked as a gap of its agent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What one pod (by uid) received from another one in a window, not yet counted for the cluster."""
-
-    sender: str
-    receiver: str
-    start_us: int
-    end_us: int
-    scope: Scope
-    counts: Counts
+    def sights(self, uids: Sequence[str]) -> Sights:
+        """What was told of these pods."""
 
 
 class Amount(NamedTuple):
-    """Bytes and packets that passed by a moment."""
+    """Bytes and packets that passed between two moments."""
 
+    start_us: int
     end_us: int
     bytes: int
     packets: int
@@ -72,72 +67,154 @@ class Span:
 
 @dataclass(slots=True)
 class Once:
-    """Receipts that wait, those that were counted at the receiver, and what dead agents' pods got."""
+    """Receipts that wait, those that were counted after all, and what passed pods whose agents were dead."""
 
     reports: Reports
-    held: list[Receipt] = field(default_factory=list)
-    settled: dict[tuple[str, str], list[Span]] = field(default_factory=dict)
-    """By sender and receiver."""
+    names: Names
+    held: Pairs = field(init=False)
+    """What pods sent to others, told by the ends that are not to count it: it waits for the other ends, its witnesses."""
+    held_at_sender: Mask = field(init=False)
+    """Per entry whether the sender told it."""
+    settled: dict[tuple[str, str, bool], list[Span]] = field(default_factory=dict)
+    """By sender, receiver, and whether it was counted at the sender."""
     deliveries: dict[str, list[Amount]] = field(default_factory=dict)
     """By receiver: what its senders counted beyond the last report of its own agent."""
+    collections: dict[str, list[Amount]] = field(default_factory=dict)
+    """By sender: what its receivers counted beyond the last report of its own agent."""
     overlap_bytes: int = 0
+    _forgot_us: int = -_FORGET_US
+    _at_others: dict[str, list[Span]] | None = None
+    """All of `settled` by the pod that would have counted it, once it is asked for."""
 
-    def receive(self, receipt: Receipt) -> None:
-        """Take what a pod received from another one."""
-        self.held.append(receipt)
+    def __post_init__(self) -> None:
+        self._hold(Pairs.none(self.names), np.zeros(0, np.bool_))
 
-    def send(self, sender: str, receiver: str, window: tuple[int, int], sent: tuple[int, int]) -> bool:
-        """Whether what a pod sent to another one in a window is to be counted; `sent` are bytes and packets.
+    @property
+    def held_bytes(self) -> int:
+        """What waits."""
+        return int(self._held_bytes().sum())
 
-        It is not where the receiver's totals say so already.
+    def receive(self, told: Pairs, *, at_sender: bool = False) -> None:
+        """Take what one end of pairs tells that is to be counted at the other one: received, or sent by it."""
+        if len(told):
+            which = np.full(len(told), at_sender)
+            self._hold(self.held.plus(told), np.concatenate([self.held_at_sender, which]))
+
+    def send(self, told: Pairs) -> Mask:
+        """Which of what pods sent to others is to be counted at them.
+
+        That is all which the other ends' totals do not have already.
         """
-        start, end = window
-        spans = self.settled.get((sender, receiver), ())
-        known = any(span.start_us < end and start < span.end_us for span in spans)
-        if known or self.reports.in_gap(receiver, start, end):
-            self.overlap_bytes += sent[0]
-            return False
-        if sender != receiver and self.reports.expected(receiver, end):
-            self._deliver(receiver, Amount(end, *sent))
-        return True
+        return self._count(told, self.deliveries, sent=True)
+
+    def collect(self, told: Pairs) -> Mask:
+        """The same for what pods received from others."""
+        return self._count(told, self.collections, sent=False)
+
+    def ask(self, told: Pairs) -> Mask:
+        """Which of what pods exchanged with Services is to be counted at them.
+
+        It is not where some of it may be in the totals of a backend, which was thought to be nobody else's.
+        """
+        found = np.ones(len(told), np.bool_)
+        at_others = self._counted_at_others()
+        if not at_others:
+            return found
+        clients = np.array([self.names.number(uid) for uid in at_others], np.int64)
+        asked = np.flatnonzero(np.isin(told.mine, clients))
+        columns = [column[asked].tolist() for column in (told.mine, told.starts, told.ends)]
+        for at, mine, start, end in zip(asked.tolist(), *columns, strict=True):
+            spans = at_others[self.names.known[mine]]
+            found[at] = not any(span.start_us < end and start < span.end_us for span in spans)
+        self.overlap_bytes += int(told.counts[~found][:, [_TX[0], _RX[0]]].sum())
+        return found
+
+    def _count(self, told: Pairs, beyond: dict[str, list[Amount]], *, sent: bool) -> Mask:
+        if not len(told):
+            return np.zeros(0, np.bool_)
+        others, which = np.unique(told.others, return_inverse=True)
+        uids = [self.names.known[at] for at in others.tolist()]
+        sights = self.reports.sights(uids)
+        # What was counted elsewhere is not counted here.
+        elsewhere = sights.in_gap(which, told.starts, told.ends) | self._spanned(told, sent=sent)
+        at_bytes, at_packets = _TX if sent else _RX
+        self.overlap_bytes += int(told.counts[elsewhere, at_bytes].sum())
+        unheard = sights.unheard(which)
+        # Who has not reported it yet may find it to be part of a gap.
+        noted = np.flatnonzero(~elsewhere & (told.mine != told.others) & (unheard | sights.expected(which, told.ends)))
+        times = told.starts[noted], told.ends[noted]
+        first, inverse = group_columns([column.view(np.uint64) for column in (which[noted], *times)])
+        sums = [sum_by(inverse, told.counts[noted, at], len(first)) for at in (at_bytes, at_packets)]
+        columns = (which[noted][first], unheard[noted][first], times[0][first], times[1][first], *sums)
+        order = np.argsort(times[1][first], kind="stable")
+        for at, never, *amount in zip(*(column[order].tolist() for column in columns), strict=True):
+            # Many pods are never heard of: one sum is enough for each.
+            _note(beyond, uids[at], Amount(*amount), most=1 if never else _MOST_DELIVERIES)
+        return ~elsewhere
+
+    def _spanned(self, told: Pairs, *, sent: bool) -> Mask:
+        """Which entries the other ends' totals have already, as nobody was thought to see the ends that tell them now."""
+        found = np.zeros(len(told), np.bool_)
+        at_others = self._counted_at_others()
+        if not at_others:
+            return found
+        tellers = np.array([self.names.number(uid) for uid in at_others], np.int64)
+        asked = np.flatnonzero(np.isin(told.mine, tellers))
+        columns = [column[asked].tolist() for column in (told.mine, told.others, told.starts, told.ends)]
+        for at, mine, other, start, end in zip(asked.tolist(), *columns, strict=True):
+            teller, witness = self.names.known[mine], self.names.known[other]
+            spans = self.settled.get((teller, witness, False) if sent else (witness, teller, True), ())
+            found[at] = any(span.start_us < end and start < span.end_us for span in spans)
+        return found
+
+    def _hold(self, held: Pairs, at_sender: Mask) -> None:
+        self.held, self.held_at_sender = held, at_sender
+
+    def _held_bytes(self) -> Numbers:
+        counts = self.held.counts
+        return np.where(self.held_at_sender, counts[:, _TX[0]], counts[:, _RX[0]])
+
+    def _counted_at_others(self) -> dict[str, list[Span]]:
+        """All of `settled` by the pod that would have counted it."""
+        if self._at_others is None:
+            self._at_others = {}
+            for (sender, receiver, at_sender), spans in self.settled.items():
+                self._at_others.setdefault(receiver if at_sender else sender, []).extend(spans)
+        return self._at_others
 
     def settle(self, now_us: int) -> ByScope:
         """The counters of receipts that are found to be nobody else's; the rest waits or is dropped."""
+        told, at_sender = self.held, self.held_at_sender
         added: ByScope = {}
-        waiting = []
-        excess = len(self.held) - _MOST_HELD
-        # Most receipts share their sender and window with others.
-        asked: dict[tuple[str, int, int], tuple[Sight, bool]] = {}
-        for at, receipt in enumerate(self.held):
-            key = receipt.sender, receipt.start_us, receipt.end_us
-            answer = asked.get(key)
-            if answer is None:
-                answer = asked[key] = self.reports.sight(*key), self.reports.expected(key[0], key[2])
-            seen, expected = answer
-            if seen is Sight.WHOLE:
-                continue
-            if expected and at >= excess and now_us - receipt.end_us < HOLD_US:
-                waiting.append(receipt)
-            elif seen is Sight.PART:
-                self.overlap_bytes += receipt.counts[_RX[0]]
-            else:
-                add_scopes(added, {receipt.scope: receipt.counts})
-                self._settled(receipt)
-        self.held = waiting
-        self._forget()
+        if len(told):
+            others, which = np.unique(told.others, return_inverse=True)
+            sights = self.reports.sights([self.names.known[at] for at in others.tolist()])
+            seen = sights.seen(which, told.starts, told.ends, ~at_sender)
+            late = sights.expected(which, told.ends) & (now_us - told.ends < HOLD_US)
+            late[: max(0, len(told) - _MOST_HELD)] = False
+            self.overlap_bytes += int(self._held_bytes()[(seen == PART) & ~late].sum())
+            mine = (seen != WHOLE) & (seen != PART) & ~late
+            waiting = late & (seen != WHOLE)
+            counted = told.where(mine)
+            added = counted.by_scope()
+            for way in (False, True):
+                self._settled(counted.where(at_sender[mine] == way), at_sender=way)
+            self._hold(told.where(waiting), at_sender[waiting])
+        # A clock that was set back is no reason to keep everything until it has caught up.
+        if abs(now_us - self._forgot_us) >= _FORGET_US:
+            self._forgot_us = now_us
+            self._forget(now_us)
         return added
 
-    def counted_elsewhere(self, uid: str, since_us: int) -> tuple[Amount, Amount]:
+    def counted_elsewhere(self, uid: str, since_us: int, until_us: int) -> tuple[Amount, Amount]:
         """What other pods' totals hold of the time of a gap: of what the pod sent, and of what it received."""
-        spans = [
-            span
-            for (sender, _), listed in self.settled.items()
-            if sender == uid
-            for span in listed
-            if span.end_us > since_us
-        ]
-        sent = [Amount(span.end_us, span.bytes, span.packets) for span in spans]
-        got = [amount for amount in self.deliveries.pop(uid, ()) if amount.end_us > since_us]
+        sent, got = (
+            [amount for amount in amounts if amount.end_us > since_us and amount.start_us < until_us]
+            for amounts in (
+                [*self._spans(uid, at_sender=False), *_taken(self.collections, uid, until_us)],
+                [*self._spans(uid, at_sender=True), *_taken(self.deliveries, uid, until_us)],
+            )
+        )
         return _added(sent), _added(got)
 
     def rename(self, old: str, new: str) -> None:
@@ -146,75 +223,110 @@ class Once:
         def now(uid: str) -> str:
             return new if uid == old else uid
 
-        self.held = [
-            Receipt(now(one.sender), now(one.receiver), one.start_us, one.end_us, one.scope, one.counts)
-            for one in self.held
-        ]
+        self._hold(self.held.renamed(old, new), self.held_at_sender)
+        self._at_others = None
         settled, self.settled = self.settled, {}
-        for (sender, receiver), spans in settled.items():
-            self.settled.setdefault((now(sender), now(receiver)), []).extend(spans)
-        for amount in self.deliveries.pop(old, ()):
-            self._deliver(new, amount)
+        for (sender, receiver, at_sender), spans in settled.items():
+            self.settled.setdefault((now(sender), now(receiver), at_sender), []).extend(spans)
+        for beyond in (self.deliveries, self.collections):
+            for amount in beyond.pop(old, ()):
+                _note(beyond, new, amount, most=_MOST_DELIVERIES)
 
     def stored(self) -> dict[str, Any]:
         """Everything as plain values, for the store."""
         return {
-            "held": [
-                [one.sender, one.receiver, one.start_us, one.end_us, one.scope.value, one.counts] for one in self.held
-            ],
+            "held": self.held.stored(),
+            "held_at_sender": np.packbits(self.held_at_sender).tobytes(),
             "settled": [
                 [*pair, span.start_us, span.end_us, span.bytes, span.packets]
                 for pair, spans in self.settled.items()
                 for span in spans
             ],
             "deliveries": [[uid, *amount] for uid, amounts in self.deliveries.items() for amount in amounts],
+            "collections": [[uid, *amount] for uid, amounts in self.collections.items() for amount in amounts],
         }
 
     def restore(self, stored: dict[str, Any]) -> None:
         """Take what `stored` gave."""
-        self.held = [
-            Receipt(sender, receiver, start, end, Scope(scope), counts)
-            for sender, receiver, start, end, scope, counts in stored["held"]
-        ]
-        for sender, receiver, *span in stored["settled"]:
-            self.settled.setdefault((sender, receiver), []).append(Span(*span))
-        for uid, *amount in stored["deliveries"]:
-            self.deliveries.setdefault(uid, []).append(Amount(*amount))
+        held = Pairs.restored(self.names, stored["held"])
+        bits = np.frombuffer(stored["held_at_sender"], np.uint8)
+        self._hold(held, np.unpackbits(bits, count=len(held)).astype(np.bool_))
+        for sender, receiver, at_sender, *span in stored["settled"]:
+            self.settled.setdefault((sender, receiver, at_sender), []).append(Span(*span))
+        for name, beyond in (("deliveries", self.deliveries), ("collections", self.collections)):
+            for uid, *amount in stored[name]:
+                beyond.setdefault(uid, []).append(Amount(*amount))
 
-    def _deliver(self, receiver: str, amount: Amount) -> None:
-        amounts = self.deliveries.setdefault(receiver, [])
-        if amounts and (amounts[-1].end_us == amount.end_us or len(amounts) >= _MOST_DELIVERIES):
-            amounts[-1] = _added([amounts[-1], amount])
-        else:
-            amounts.append(amount)
+    def _spans(self, uid: str, *, at_sender: bool) -> Iterator[Amount]:
+        """What was counted at the other ends of a pod, of what it received (`at_sender`) or sent."""
+        for (sender, receiver, told), spans in self.settled.items():
+            if told is at_sender and (receiver if at_sender else sender) == uid:
+                for span in spans:
+                    yield Amount(span.start_us, span.end_us, span.bytes, span.packets)
 
-    def _settled(self, receipt: Receipt) -> None:
-        spans = self.settled.setdefault((receipt.sender, receipt.receiver), [])
-        size = [receipt.counts[at] for at in _RX]
-        if spans and spans[-1].start_us <= receipt.start_us <= spans[-1].end_us:
-            last = spans[-1]
-            last.end_us = max(last.end_us, receipt.end_us)
-            last.bytes, last.packets = last.bytes + size[0], last.packets + size[1]
-        else:
-            spans.append(Span(receipt.start_us, receipt.end_us, size[0], size[1]))
-
-    def _forget(self) -> None:
-        """Drop deliveries that their receiver's agent has reported, and the oldest spans beyond the bound."""
-        for uid, amounts in list(self.deliveries.items()):
-            left = [amount for amount in amounts if self.reports.expected(uid, amount.end_us)]
-            if left:
-                self.deliveries[uid] = left
+    def _settled(self, told: Pairs, *, at_sender: bool) -> None:
+        """Note what was counted at ends where it does not count."""
+        at_others = self._counted_at_others()
+        bytes_at, packets_at = _TX if at_sender else _RX
+        times = told.starts.tolist(), told.ends.tolist()
+        for (mine, other, _, counts), start, end in zip(told.entries(), *times, strict=True):
+            sender, receiver = (mine, other) if at_sender else (other, mine)
+            spans = self.settled.setdefault((sender, receiver, at_sender), [])
+            if spans and spans[-1].start_us <= start <= spans[-1].end_us:
+                last = spans[-1]
+                last.end_us = max(last.end_us, end)
+                last.bytes, last.packets = last.bytes + counts[bytes_at], last.packets + counts[packets_at]
             else:
-                del self.deliveries[uid]
+                spans.append(Span(start, end, counts[bytes_at], counts[packets_at]))
+                at_others.setdefault(other, []).append(spans[-1])
+
+    def _forget(self, now_us: int) -> None:
+        """Drop amounts that their pod's agent has reported, and the oldest spans beyond the bound."""
+        for beyond in (self.deliveries, self.collections):
+            uids = list(beyond)
+            sights = self.reports.sights(uids)
+            lengths = [len(beyond[uid]) for uid in uids]
+            which = np.repeat(np.arange(len(uids)), lengths)
+            ends = np.array([amount.end_us for uid in uids for amount in beyond[uid]], np.int64)
+            stays = np.where(sights.unheard(which), now_us - ends < _UNHEARD_US, sights.expected(which, ends))
+            if stays.all():
+                continue
+            staying: Iterator[bool] = iter(stays.tolist())
+            for uid, length in zip(uids, lengths, strict=True):
+                left = [
+                    amount for amount, stay in zip(beyond[uid], itertools.islice(staying, length), strict=True) if stay
+                ]
+                if left:
+                    beyond[uid] = left
+                else:
+                    del beyond[uid]
         count = sum(map(len, self.settled.values()))
         if count > _MOST_SETTLED:
-            ends = sorted(span.end_us for spans in self.settled.values() for span in spans)
-            oldest = ends[count - _MOST_SETTLED // 2]
+            moments = sorted(span.end_us for spans in self.settled.values() for span in spans)
+            oldest = moments[count - _MOST_SETTLED // 2]
             kept = {pair: [span for span in spans if span.end_us >= oldest] for pair, spans in self.settled.items()}
             self.settled = {pair: spans for pair, spans in kept.items() if spans}
+            self._at_others = None
+
+
+def _note(beyond: dict[str, list[Amount]], uid: str, amount: Amount, *, most: int) -> None:
+    amounts = beyond.setdefault(uid, [])
+    if amounts and (amounts[-1].end_us == amount.end_us or len(amounts) >= most):
+        amounts[-1] = _added([amounts[-1], amount])
+    else:
+        amounts.append(amount)
+
+
+def _taken(beyond: dict[str, list[Amount]], uid: str, until_us: int) -> list[Amount]:
+    """All amounts of a pod; those that go beyond the moment are left for the next gap, which they may be part of."""
+    amounts = beyond.pop(uid, [])
+    if later := [amount for amount in amounts if amount.end_us > until_us]:
+        beyond[uid] = later
+    return amounts
 
 
 def _added(amounts: Iterable[Amount]) -> Amount:
     listed = list(amounts)
-    latest = max((one.end_us for one in listed), default=0)
-    return Amount(latest, sum(one.bytes for one in listed), sum(one.packets for one in listed))
+    first = min((one.start_us for one in listed), default=0)
+    last = max((one.end_us for one in listed), default=0)
+    return Amount(first, last, sum(one.bytes for one in listed), sum(one.packets for one in listed))

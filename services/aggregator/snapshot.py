@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgpack
 
-from services.aggregator.rows import RowState
+from services.aggregator.behind import Key
 from services.aggregator.stored_points import point_in, points_out
 from services.aggregator.totals import Totals
-from services.flows import traffic
+from services.flows import coverage, traffic
+from services.flows.keys import COVERAGE, behind
 from services.flows.traffic import Session
 
-POSITION: Final = "position"
-"""Field of the totals: the id of the last committed tick."""
 SESSION: Final = "session"
 _ROW: Final = "row:"
 _POINTS: Final = "points:"
@@ -33,22 +32,18 @@ class Part:
     """Fields of the totals, and of rows' peers."""
 
     totals: Pairs = field(default_factory=list)
-    peers: dict[str, Pairs] = field(default_factory=dict)
-
-    def add_peer(self, row: int, name: bytes, value: bytes) -> None:
-        """Add a peer's field."""
-        self.peers.setdefault(str(row), []).extend((name, value))
+    peers: dict[str, list[bytes]] = field(default_factory=dict)
 
 
 def changed(totals: Totals, session: Session, at_us: int) -> dict[str, Any]:
     """What a commit writes besides numbers and cursors; `session` names epoch and tick."""
     part = _session_part(totals, session)
-    for number in totals.rows.changed:
-        part.totals += _row(totals, number)
+    for number, value in totals.rows.stored():
+        part.totals += [f"{_ROW}{number}", value]
     for node in totals.points_changed:
-        part.totals += [f"{_POINTS}{node}", msgpack.packb(points_out(totals.points, node))]
-    for row, name, peer in totals.peers.changed():
-        part.add_peer(row, name, traffic.encode_peer(peer))
+        part.totals += _points(totals, node)
+    part.totals += _behind(totals, totals.behind.changed)
+    part.peers = {str(row): pairs for row, pairs in totals.peers.changed()}
     return _change(totals, part, session, totals.history.changed, at_us)
 
 
@@ -58,17 +53,20 @@ def whole(totals: Totals, session: Session, at_us: int) -> tuple[list[Part], dic
     parts = [part]
     for number in totals.rows.by_number:
         part.totals += _row(totals, number)
-    count = 0
-    for row, name, peer in totals.peers.changed(every=True):
-        if count == _PEERS_PER_PART:
-            part, count = Part(), 0
-            parts.append(part)
-        part.add_peer(row, name, traffic.encode_peer(peer))
-        count += 1
+    room = 2 * _PEERS_PER_PART
+    for row, pairs in totals.peers.changed(every=True):
+        while pairs:
+            if not room:
+                part, room = Part(), 2 * _PEERS_PER_PART
+                parts.append(part)
+            taken, pairs = pairs[:room], pairs[room:]  # noqa: PLW2901  # what does not fit comes next
+            part.peers[str(row)] = taken
+            room -= len(taken)
     last = _session_part(totals, session)
     for node in totals.nodes:
-        last.totals += [f"{_POINTS}{node}", msgpack.packb(points_out(totals.points, node))]
-    return parts, _change(totals, last, session, set(totals.history.buckets), at_us)
+        last.totals += _points(totals, node)
+    last.totals += _behind(totals, totals.behind.known)
+    return parts, _change(totals, last, session, set(totals.history), at_us)
 
 
 def session_of(totals: Totals, epoch: int, n: int, started_us: int) -> Session:
@@ -92,18 +90,22 @@ def restore(totals: Totals, stored: Mapping[bytes, bytes]) -> Session:
     totals.loss.update(session.loss)
     for number, value in _numbered(stored):
         row = traffic.decode_row(number, value)
-        totals.rows.restore(RowState(number, row.identity, row.totals, row.window_us, session.started_us))
+        totals.rows.restore(row, session.started_us)
     books = msgpack.unpackb(stored[_BOOKS.encode()])
     totals.rows.next_number = books["next_row"]
     totals.once.restore(books["once"])
     totals.gap_bytes.restore(books["gap_bytes"])
     totals.gap_packets.restore(books["gap_packets"])
+    totals.awaited.restore(books.get("awaited", ()))
     totals.once.overlap_bytes = session.overlap_bytes
     return session
 
 
 def restore_points(totals: Totals, stored: Mapping[bytes, bytes]) -> None:
-    """Fill in observation points, last: where the directory knows more by now, rows change."""
+    """Fill in observation points and their coverage, last: where the directory knows more by now, rows change."""
+    for name, value in stored.items():
+        if name.startswith(COVERAGE.encode()):
+            totals.meters.restore(coverage.decode(value))
     found = [value for name, value in stored.items() if name.startswith(_POINTS.encode())]
     totals.points.restore(point_in(raw) for value in found for raw in msgpack.unpackb(value))
     totals.follow_moves()
@@ -123,10 +125,24 @@ def _numbered(stored: Mapping[bytes, bytes]) -> Iterator[tuple[int, bytes]]:
 
 def _session_part(totals: Totals, session: Session) -> Part:
     books = {"next_row": totals.rows.next_number, "once": totals.once.stored()}
+    books["awaited"] = totals.awaited.stored()
     books |= {"gap_bytes": totals.gap_bytes.stored(), "gap_packets": totals.gap_packets.stored()}
-    position = f"{session.epoch}-{session.n}"
-    encoded = traffic.encode_session(session)
-    return Part([POSITION, position, SESSION, encoded, _BOOKS, msgpack.packb(books)])
+    return Part([SESSION, traffic.encode_session(session), _BOOKS, msgpack.packb(books)])
+
+
+def _points(totals: Totals, node: str) -> Pairs:
+    pairs: Pairs = [f"{_POINTS}{node}", msgpack.packb(points_out(totals.points, node))]
+    known = totals.meters.encoded(node)
+    return pairs if known is None else [*pairs, f"{COVERAGE}{node}", known]
+
+
+def _behind(totals: Totals, changed: Iterable[Key]) -> Pairs:
+    known = totals.behind.known
+    return [
+        value
+        for what, name in changed
+        for value in (behind(what, name.namespace, name.name), msgpack.packb(known[what, name]))
+    ]
 
 
 def _row(totals: Totals, number: int) -> Pairs:
@@ -134,14 +150,14 @@ def _row(totals: Totals, number: int) -> Pairs:
 
 
 def _change(totals: Totals, part: Part, session: Session, buckets: set[int], at_us: int) -> dict[str, Any]:
-    history = totals.history
+    kept = totals.history
     return {
         "position": f"{session.epoch}-{session.n}",
         "totals": part.totals,
         "peers": part.peers,
         "totals_gone": [f"{_ROW}{number}" for number in totals.rows.removed],
         "peers_gone": [str(number) for number in totals.rows.removed],
-        "history": [value for at in buckets for value in (str(at), traffic.encode_history(history.buckets[at]))],
-        "history_gone": [str(at) for at in history.dropped],
-        "tick": traffic.encode_tick(totals.tick(session.epoch, session.n, at_us)),
+        "history": [value for at in buckets for value in (str(at), kept.encoded(at))],
+        "history_gone": [str(at) for at in kept.dropped],
+        "tick": totals.rows.encoded_tick(totals.bare_tick(session.epoch, session.n, at_us)),
     }

@@ -15,13 +15,16 @@ from redis.asyncio import Redis
 
 from services.aggregator import snapshot
 from services.aggregator.totals import Totals
-from services.flows import keys, traffic
+from services.flows import keys, peer_store, traffic
 from services.flows.traffic import TrafficError
+from services.runtime.clock import Clock
 from services.runtime.errors import PodloxxError
 
 _BEFORE_EVERYTHING: Final = b"0-0"
-_ENTRIES_PER_READ: Final = 16
-"""With the largest batches 128 MB; agents send a few hundred kilobytes."""
+_ENTRIES_PER_READ: Final = 16, 1000
+"""At least so many, which is 128 MB with the largest batches, and at most."""
+_BYTES_PER_READ: Final = 32 << 20
+"""About; as many entries as that would be if each was as large as the largest of the last ones."""
 _ROWS_PER_READ: Final = 50
 _TAKEN: Final = "another aggregator has taken over this shard; this one ends"
 
@@ -56,20 +59,24 @@ class _Unsettled:
 class Store:
     """One shard, as the aggregator that owns it sees it. Raises RedisError where Redis fails."""
 
-    def __init__(self, redis: Redis, names: keys.Keys, lease_ttl_s: float) -> None:
+    def __init__(self, redis: Redis, names: keys.Keys, lease_ttl_s: float, clock: Clock) -> None:
         self._redis: Any = redis
+        self._clock = clock
+        self._offset_us = 0
         self._names = names
         self._ttl_ms = int(lease_ttl_s * 1000)
         self._token = b""
         self._ticks: deque[tuple[int, int]] = deque()
         self._unsettled: _Unsettled | None = None
+        self._loaded = ""
+        self._entry_bytes = _BYTES_PER_READ
         self.epoch = 0
         self.n = 0
         self.started_us = 0
         source = files("services.aggregator")
-        self._acquire, self._renew, self._commit = (
+        self._acquire, self._claim, self._renew, self._commit = (
             self._redis.register_script(source.joinpath(f"{name}.lua").read_text())
-            for name in ("acquire", "renew", "commit")
+            for name in ("acquire", "claim", "renew", "commit")
         )
 
     @property
@@ -80,12 +87,19 @@ class Store:
     async def now_us(self) -> int:
         """Redis's clock in microseconds."""
         seconds, micros = await self._redis.time()
-        return int(seconds) * 1_000_000 + int(micros)
+        now = int(seconds) * 1_000_000 + int(micros)
+        self._offset_us = now - self._clock.monotonic_us()
+        return now
 
-    async def acquire(self) -> bool:
-        """Try to become the owner of the shard."""
-        names = [self._names.lease, self._names.fence]
-        token = await self._acquire(keys=names, args=[self._ttl_ms, secrets.token_hex(8)])
+    def about_now_us(self) -> int:
+        """The same without asking, as it was when it was asked last."""
+        return self._clock.monotonic_us() + self._offset_us
+
+    async def acquire(self, *, only_with_totals: bool = False) -> bool:
+        """Try to become the owner of the shard, of one without totals only where that is wanted."""
+        names = [self._names.lease, self._names.fence, self._names.totals]
+        field = snapshot.SESSION if only_with_totals else ""
+        token = await self._acquire(keys=names, args=[self._ttl_ms, secrets.token_hex(8), field])
         if token is None:
             return False
         self._token = token
@@ -106,10 +120,14 @@ class Store:
 
     async def read(self, cursor: bytes, block_ms: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
         """Entries of the stream of flows behind `cursor`, waiting up to `block_ms` (at least 1) for one."""
-        reply = await self._redis.xread({self._names.flows: cursor}, count=_ENTRIES_PER_READ, block=max(1, block_ms))
+        least, most = _ENTRIES_PER_READ
+        count = min(max(least, _BYTES_PER_READ // self._entry_bytes), most)
+        reply = await self._redis.xread({self._names.flows: cursor}, count=count, block=max(1, block_ms))
         if not reply:
             return []
-        return [(entry, fields) for entry, fields in reply[0][1]]
+        entries = [(entry, fields) for entry, fields in reply[0][1]]
+        self._entry_bytes = max(1, *(len(value) for _, fields in entries for value in fields.values()))
+        return entries
 
     def fresh(self, now_us: int) -> None:
         """Begin a new epoch: the next commit replaces everything in the store."""
@@ -162,22 +180,25 @@ class Store:
         stored = await self._redis.hgetall(self._names.totals)
         if snapshot.SESSION.encode() not in stored:
             return None
-        history = await self._redis.hgetall(self._names.history)
+        buckets = await self._redis.hgetall(self._names.history)
         applied = await self._redis.hgetall(self._names.applied)
         first = await self._redis.xrange(self._names.ticks, count=1)
         now = await self.now_us()
         try:
             session = snapshot.restore(totals, stored)
-            totals.history.buckets = {int(at): traffic.decode_history(value) for at, value in history.items()}
+            for at, value in buckets.items():
+                totals.history.restore(int(at), value)
             await self._load_peers(totals, snapshot.rows_in(stored))
             totals.committed()
             snapshot.restore_points(totals, stored)
-        except (TrafficError, KeyError, TypeError, ValueError) as error:
+        except (TrafficError, LookupError, TypeError, ValueError) as error:
             raise PodloxxError(
                 f"the totals in Redis cannot be read ({error!r}): they are of another version of podloxx, or damaged. "
                 "Use the version that wrote them, or empty that Redis to begin a new session."
             ) from error
         self.epoch, self.n, self.started_us = session.epoch, session.n, session.started_us
+        # After a commit that ended half-way it is an earlier one than the session's.
+        self._loaded = stored.get(b"position", b"").decode()
         self._ticks.clear()
         if first:
             # When the stored ticks were made is not read back: all of them stay for one more term.
@@ -196,11 +217,10 @@ class Store:
             await self._renewed(self._ttl_ms, b"")
             async with self._redis.pipeline(transaction=False) as pipe:
                 for number in numbers:
-                    pipe.hvals(self._names.peers(number))
+                    pipe.hgetall(self._names.peers(number))
                 found = await pipe.execute()
-            for number, values in zip(numbers, found, strict=True):
-                for value in values:
-                    totals.peers.restore(number, traffic.decode_peer(value))
+            told = zip(numbers, found, strict=True)
+            totals.peers.restore([(row, peer) for row, stored in told for peer in peer_store.decode_peers(stored)])
 
     async def _carried_out(self, unsettled: _Unsettled) -> bool:
         """Run a commit's scripts; False where the shard is not ours."""
@@ -223,12 +243,12 @@ class Store:
 
     async def _claim_again(self) -> None:
         """Take a lease that ran out while nobody else used it, for example with an emptied store."""
-        if not await self._redis.set(self._names.lease, self._token, nx=True, px=self._ttl_ms):
+        found = await self._claim(keys=[self._names.lease, self._names.totals], args=[self._token, self._ttl_ms])
+        if found is None:
             raise FencedError(_TAKEN)
-        found = await self._redis.hget(self._names.totals, snapshot.POSITION)
-        if found is None and self.n:
+        if not found and self.n:
             raise StoreLostError
-        if found is not None and found.decode() not in {self.position, f"{self.epoch}-{self.n + 1}"}:
+        if found and found.decode() not in {self.position, f"{self.epoch}-{self.n + 1}", self._loaded}:
             # Somebody else owned the shard meanwhile, and committed.
             await self.release()
             raise FencedError(_TAKEN)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.aggregator.attachments import Point, Points
+from services.aggregator.attachments import Points
+from services.aggregator.point import Point
 from services.flows import address
 from services.flows.delta import Coverage, InterfaceCounters
 
@@ -29,9 +30,9 @@ def points_out(points: Points, node: str) -> list[dict[str, Any]]:
             "first": _counters_out(point.first),
             "accounted": _counters_out(point.accounted),
             "gap": [point.gap_from_us, point.gap_to_us],
+            "measured": point.measured.value if point.measured else None,
         }
-        for (_, number), point in points.known.items()
-        if point.node == node
+        for (_, number), point in points.of_node.get(node, {}).items()
     ]
 
 
@@ -54,6 +55,7 @@ def point_in(raw: dict[str, Any]) -> tuple[int, Point]:
         accounted=_counters_in(raw["accounted"]),
         gap_from_us=raw["gap"][0],
         gap_to_us=raw["gap"][1],
+        measured=Coverage(raw["measured"]) if raw["measured"] else None,
     )
 
 

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
-from services.aggregator.attachments import Gap, Points
-from services.aggregator.booking import Between, Booked, book
+from services.aggregator.attachments import Points
+from services.aggregator.awaited import Awaited
+from services.aggregator.backing import Backing
+from services.aggregator.behind import Behind
+from services.aggregator.booking import Booked, Told, book
+from services.aggregator.coverage import Meters
 from services.aggregator.directory import Directory
 from services.aggregator.gaps import Gaps
 from services.aggregator.history import History
-from services.aggregator.once import Once, Receipt
+from services.aggregator.names import Names
+from services.aggregator.once import Once
 from services.aggregator.peers import Peers
-from services.aggregator.rows import Rows
+from services.aggregator.point import Gap
+from services.aggregator.rows import Rows as AllRows
+from services.aggregator.sums import table_of
 from services.aggregator.verdicts import Label, Verdicts
 from services.flows.delta import Batch, InterfaceCounters, Window
-from services.flows.scope import Rule, Scope
-from services.flows.table import sum_by
-from services.flows.traffic import ROW_COUNTERS, ByScope, Counts, NodeReport, Tick, add_scopes, no_counts
+from services.flows.scope import SCOPES, Rule, Scope
+from services.flows.traffic import ROW_COUNTERS, ByScope, Counted, Counts, NodeReport, Tick, add_scopes, no_counts
 
+_MOST_AT_ONCE: Final = 1000
+"""Windows that are booked together; more would gain nothing."""
 _AT: Final = {name: at for at, name in enumerate(ROW_COUNTERS)}
-_TX: Final = tuple(name.startswith("tx_") for name in ROW_COUNTERS)
 _SEEN: Final = ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")
 """What `InterfaceCounters` counts, in its order."""
 
@@ -34,11 +42,15 @@ class Totals:
 
     directory: Directory
     peers_per_pod: int
-    rows: Rows = field(default_factory=Rows)
+    rows: AllRows = field(default_factory=AllRows)
     points: Points = field(init=False)
+    meters: Meters = field(init=False)
     verdicts: Verdicts = field(init=False)
+    backing: Backing = field(init=False)
+    behind: Behind = field(init=False)
     peers: Peers = field(init=False)
     once: Once = field(init=False)
+    awaited: Awaited = field(init=False)
     gap_bytes: Gaps = field(default_factory=Gaps)
     gap_packets: Gaps = field(default_factory=Gaps)
     history: History = field(default_factory=History)
@@ -48,14 +60,19 @@ class Totals:
     cluster_changed: ByScope = field(default_factory=dict)
     nodes_changed: set[str] = field(default_factory=set)
     points_changed: set[str] = field(default_factory=set)
-    """Nodes whose observation points must be stored again."""
+    """Nodes whose observation points and coverage must be stored again."""
     loss_changed: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.points = Points(self.directory, self.rows)
-        self.verdicts = Verdicts(self.directory, self.points)
+        names = Names()
+        self.points = Points(self.directory, self.rows, names)
+        self.meters = Meters(self.points)
+        self.verdicts = Verdicts(self.directory, self.points, names)
+        self.backing = Backing(self.directory, self.points)
         self.peers = Peers(self.verdicts.labels, self.peers_per_pod)
-        self.once = Once(self.points)
+        self.behind = Behind(self.directory, self.verdicts.labels)
+        self.once = Once(self.points, names)
+        self.awaited = Awaited(self.directory, self.verdicts)
 
     @property
     def dirty(self) -> bool:
@@ -64,18 +81,39 @@ class Totals:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of which it is not known yet at which end they count for the cluster."""
-        return sum(receipt.counts[_AT["rx_bytes"]] for receipt in self.once.held)
+        """Bytes of which it is not known yet at which end they count for the cluster, or who is at the other end."""
+        return self.awaited.held_bytes + self.once.held_bytes
 
     @property
     def overlap_bytes(self) -> int:
         """Bytes that the cluster's totals had from the other end already."""
         return self.once.overlap_bytes
 
-    def apply(self, batch: Batch) -> None:
-        """Book a batch; it must be the next one of its agent."""
-        for window in batch.windows:
-            self._window(batch, window)
+    def apply(self, *batches: Batch) -> None:
+        """Book batches; each must be the next one of its agent."""
+        round_: dict[str, Told] = {}
+        for batch in batches:
+            late = False
+            for window in batch.windows:
+                # What a node's next window tells of its interfaces is not to be known for the one before.
+                if batch.node in round_ or len(round_) >= _MOST_AT_ONCE:
+                    self._book(round_)
+                told = round_[batch.node] = self._window(batch, window)
+                late |= told.window is not window
+            if self.points.is_due(end := batch.times(batch.windows[-1])[1]):
+                self._book(round_)
+                # An aggregator that was away reads a quarter of an hour at once.
+                forgotten = self.points.forget(end, self.awaited.points())
+                self.points_changed |= self.meters.forget(forgotten) | {point.node for point in forgotten.values()}
+            self.points_changed.add(batch.node)
+            if late:
+                self.lose("batch-late")
+            else:
+                self._report(batch)
+        self._book(round_)
+
+    def _report(self, batch: Batch) -> None:
+        """Note what an agent says of itself."""
         last = batch.windows[-1]
         known = self.nodes.get(batch.node)
         loss = Counter(known.loss if known is not None and known.boot == batch.boot else {})
@@ -92,8 +130,6 @@ class Totals:
             gauges=dict(batch.gauges),
         )
         self.nodes_changed.add(batch.node)
-        self.points_changed.add(batch.node)
-        self.points.forget(last.end_us + batch.offset_us)
 
     def lose(self, reason: str, count: int = 1) -> None:
         """Count what could not be booked."""
@@ -101,7 +137,12 @@ class Totals:
         self.loss_changed[reason] += count
 
     def settle(self, now_us: int) -> None:
-        """Count receipts that turned out to be nobody else's; `now_us` is Redis time."""
+        """Book what need not wait any longer; `now_us` is Redis time."""
+        self.backing.refresh(now_us)
+        self.behind.refresh(now_us)
+        released = [Told(batch, batch.windows[0], batch.windows[0].flows) for batch in self.awaited.release(now_us)]
+        for at in range(0, len(released), _MOST_AT_ONCE):
+            self._book_all(released[at : at + _MOST_AT_ONCE])
         self._add_cluster(self.once.settle(now_us))
 
     def follow_moves(self) -> None:
@@ -115,11 +156,15 @@ class Totals:
 
     def tick(self, epoch: int, n: int, at_us: int) -> Tick:
         """What changed since the last commit, as the tick that follows; valid until something changes again."""
+        return replace(self.bare_tick(epoch, n, at_us), changes=self.rows.changes())
+
+    def bare_tick(self, epoch: int, n: int, at_us: int) -> Tick:
+        """The same without the rows' increments, which `Rows.encoded_tick` writes by column."""
         return Tick(
             epoch=epoch,
             n=n,
             at_us=at_us,
-            changes=self.rows.changes(),
+            changes=(),
             identities={number: self.rows.by_number[number].identity for number in self.rows.identities},
             removed=tuple(sorted(self.rows.removed)),
             nodes=tuple(self.nodes[name] for name in sorted(self.nodes_changed)),
@@ -134,54 +179,74 @@ class Totals:
         self.rows.committed()
         self.peers.committed()
         self.history.committed()
+        self.behind.committed()
         self.cluster_changed = {}
         self.nodes_changed = set()
         self.points_changed = set()
         self.loss_changed = Counter()
 
-    def _window(self, batch: Batch, window: Window) -> None:
-        start, end = window.start_us + batch.offset_us, window.end_us + batch.offset_us
+    def _window(self, batch: Batch, window: Window) -> Told:
+        """Take everything of a window but its flows; what came too late, and is in a gap already, is left out."""
+        start, end = batch.times(window)
+        if late := self.points.late(batch, window.attachments, start):
+            window = _without(window, late)
+        self.directory.at(start - batch.error_us, end + batch.error_us)
         gaps = self.points.observe(batch, window.attachments, start, end)
         self.follow_moves()
         for gap in gaps:
-            self._book_gap(gap)
-        self.verdicts.refresh()
+            self._book_gap(gap, start, end)
         for reason, packets in window.loss.items():
             self.lose(reason, packets)
-        booked = book(window.flows, batch, self.points, self.verdicts)
-        self.peers.add(booked, start, end)
-        for row, added in booked.by_row().items():
-            self.rows.add(row, added, start, end)
-            self.history.add(row, end, added)
-        self._count_once(booked, start, end)
-        self._account(batch, window)
+        return Told(batch, window, window.flows)
 
-    def _count_once(self, booked: Booked, start_us: int, end_us: int) -> None:
-        """Add what a window booked to the cluster's totals, each byte at one of its ends."""
+    def _book(self, round_: dict[str, Told]) -> None:
+        """Book the flows of a round of windows, each of another node."""
+        told = list(round_.values())
+        round_.clear()
+        if told:
+            self.meters.take([(one.batch, one.window) for one in told])
+            self.verdicts.refresh()
+            self._book_all(self.awaited.hold(told))
+
+    def _book_all(self, told: Sequence[Told]) -> None:
+        self.verdicts.refresh()
+        booked = book(told, self.points, self.verdicts, self.backing)
+        self.peers.add(booked)
+        sums = booked.by_row()
+        self.rows.add_all(*sums)
+        self.history.add(sums.rows, sums.scopes, sums.ends, sums.counts)
+        self._count_once(booked)
+
+    def _count_once(self, booked: Booked) -> None:
+        """Add what was booked to the cluster's totals, each byte at one of its ends."""
         self._add_cluster(booked.alone())
-        for one in booked.between():
-            mine = self.rows.by_number[one.row].identity.uid
-            self._send(one, mine, start_us, end_us)
-            received = [0 if tx else count for tx, count in zip(_TX, one.counts, strict=True)]
-            if any(received):
-                self.once.receive(Receipt(one.other, mine, start_us, end_us, one.scope, received))
+        served = booked.with_services()
+        self._add_cluster(served.where(self.once.ask(served)).by_scope())
+        pairs, counted = booked.between()
+        there = counted == Counted.THERE
+        self.once.receive(pairs.where(there).one_way("tx"), at_sender=True)
+        sent = pairs.where(~there).one_way("tx")
+        self._add_cluster(sent.where(self.once.send(sent)).by_scope())
+        here = counted == Counted.HERE
+        self.once.receive(pairs.where(~here).one_way("rx"))
+        received = pairs.where(here).one_way("rx")
+        self._add_cluster(received.where(self.once.collect(received)).by_scope())
 
-    def _send(self, one: Between, mine: str, start_us: int, end_us: int) -> None:
-        sent = [count if tx else 0 for tx, count in zip(_TX, one.counts, strict=True)]
-        size = sent[_AT["tx_bytes"]], sent[_AT["tx_packets"]]
-        if any(sent) and self.once.send(mine, one.other, (start_us, end_us), size):
-            self._add_cluster({one.scope: sent})
-
-    def _book_gap(self, gap: Gap) -> None:
+    def _book_gap(self, gap: Gap, start_us: int, end_us: int) -> None:
+        """Book what was missed before a window."""
         row = self.points.known[gap.key].row
         counts = _counts(gap.counters)
         self.rows.add(row, {Scope.UNKNOWN: counts}, gap.start_us, gap.end_us)
         self.peers.add_gap(row, Label(Scope.UNKNOWN, Rule.AGENT_GAP.value), counts, gap.start_us, gap.end_us)
-        self.history.add(row, gap.end_us, {Scope.UNKNOWN: counts})
+        unknown = np.array([SCOPES.index(Scope.UNKNOWN)])
+        self.history.add(np.array([row]), unknown, np.array([gap.end_us]), table_of([counts]))
         seen = gap.counters
         self.lose("agent-gap", seen.tx_packets + seen.rx_packets)
+        if self.backing.may_be_at_clients(self.points.known[gap.key].addresses, start_us, end_us):
+            self.once.overlap_bytes += seen.tx_bytes + seen.rx_bytes
+            return
         uid = self.rows.by_number[row].identity.uid
-        sent, got = self.once.counted_elsewhere(uid, gap.start_us)
+        sent, got = self.once.counted_elsewhere(uid, gap.start_us, gap.end_us)
         times = gap.start_us, gap.end_us
         tx_bytes, rx_bytes = self.gap_bytes.add(
             *times, max(0, seen.tx_bytes - sent.bytes), max(0, seen.rx_bytes - got.bytes)
@@ -193,15 +258,18 @@ class Totals:
         left = InterfaceCounters(tx_bytes, tx_packets, rx_bytes, rx_packets)
         self._add_cluster({Scope.UNKNOWN: _counts(left)})
 
-    def _account(self, batch: Batch, window: Window) -> None:
-        found, inverse = np.unique(window.flows["attachment"], return_inverse=True)
-        sums = [sum_by(inverse, window.flows[name], len(found)).tolist() for name in _SEEN]
-        for attachment, *seen in zip(found.tolist(), *sums, strict=True):
-            self.points.account((batch.boot, attachment), InterfaceCounters(*seen))
-
     def _add_cluster(self, added: ByScope) -> None:
         add_scopes(self.cluster, added)
         add_scopes(self.cluster_changed, added)
+
+
+def _without(window: Window, attachments: set[int]) -> Window:
+    """A window as if its agent had not watched these."""
+    return replace(
+        window,
+        attachments=tuple(one for one in window.attachments if one.id not in attachments),
+        flows=window.flows[~np.isin(window.flows["attachment"], [*attachments])],
+    )
 
 
 def _counts(seen: InterfaceCounters) -> Counts:

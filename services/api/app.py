@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
+from services.api.coverage import CoverageReader
 from services.api.guard import Guard
 from services.api.live import Hub
 from services.api.peers import PeerReader
 from services.api.reader import Reader
-from services.api.routes import Routes
+from services.api.routes import Asked, Routes
+from services.api.timeline import TimelineReader
 from services.flows import keys
 from services.runtime import redis_client
 from services.runtime.clock import SystemClock
@@ -26,6 +29,7 @@ _log = get_logger(__name__)
 
 _SHUTDOWN_S: Final = 3.0
 """What open requests may take to end; WebSockets are told to at once."""
+_CANCEL_AGAIN_S: Final = 0.2
 
 
 async def run(settings: ApiSettings, stop: Stop) -> None:
@@ -34,10 +38,11 @@ async def run(settings: ApiSettings, stop: Stop) -> None:
     heartbeat = Heartbeat(settings.heartbeat_file)
     redis = redis_client.connect(settings)
     names = keys.Keys(settings.shard)
-    reader = Reader(redis, names, SystemClock())
+    reader = Reader(redis, names, SystemClock(), Path(settings.way_file) if settings.way_file else None)
     peers = PeerReader(redis, names, lambda: reader.mirror)
     hub = Hub(reader, peers, settings.max_clients)
-    runner = _runner(guard, Routes(reader, peers, hub, settings.flow_window_s), hub)
+    asked = Asked(peers, CoverageReader(redis, names, lambda: reader.mirror), TimelineReader(redis, names))
+    runner = _runner(guard, Routes(reader, asked, hub, settings.flow_window_s), hub)
     await runner.setup()
     try:
         await _listen(runner, settings)
@@ -50,12 +55,19 @@ async def run(settings: ApiSettings, stop: Stop) -> None:
                 heartbeat.beat()
                 # Agents fall silent without any tick.
                 hub.changed()
-            # A blocking read would end by itself, but only after its second.
-            for task in working:
-                task.cancel()
+            await _cancel(working)
     finally:
         await runner.cleanup()
         await redis.aclose()
+
+
+async def _cancel(working: list[asyncio.Task[None]]) -> None:
+    """End tasks that would end by themselves only after their read, or never."""
+    # In Python 3.11 a cancellation is lost where what was waited for ended in the same moment.
+    while pending := [task for task in working if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
 
 
 def _runner(guard: Guard, routes: Routes, hub: Hub) -> web.AppRunner:

@@ -1,27 +1,40 @@
-"""What clients see of the mirror, and since when each row looks as it does."""
+"""What clients see of the mirror, and since when each part of it looks as it does."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
-from services.api.counters import RX, TX, column_bytes, syns, total_bytes
+from services.api import live_rows
 from services.api.mirror import Mirror, RowView
-from services.flows import live_message
+from services.api.web_socket_frames import Frames, text_frames
 from services.flows.keys import HISTORY_BUCKET_S
-from services.flows.live_message import COLUMNS, Numbers, Pod, State
-from services.flows.scope import Column, Scope
-from services.flows.traffic import no_counts
+from services.flows.live_message import (
+    COLUMNS,
+    PROTOCOL,
+    Delta,
+    Node,
+    Numbers,
+    Pod,
+    Snapshot,
+    Sparks,
+    Whole,
+    Words,
+    node_columns,
+    pod_columns,
+    row_columns,
+)
+from services.flows.traffic import Identity
 
 _REMEMBERED: Final = 1000
 """Sequence numbers that a client may resume from: more than ticks are kept."""
 _GONE_KEPT: Final = 10_000
 """Rows that went, for clients that have not heard of it; older clients get a snapshot."""
-_TEXTS_KEPT: Final = 16
+_MESSAGES_KEPT: Final = 16
 """Encoded messages: clients that keep up share one, those that lag have bases of their own."""
 
 
@@ -33,6 +46,14 @@ class Base:
     seq: int
 
 
+class _Named(NamedTuple):
+    """A pod as it was made of a row; while the row has the same of both, it is the same pod."""
+
+    pod: Pod
+    identity: Identity
+    scopes: int
+
+
 @dataclass(slots=True)
 class Board:
     """The rows of one epoch as clients know them; a message is encoded once for all that have the same base."""
@@ -40,24 +61,30 @@ class Board:
     epoch: int
     revision: int = 0
     """Changes whenever there is news."""
-    _state: State | None = None
+    _whole: Whole | None = None
     _mirror: Mirror | None = None
     _seen: int = -1
     _live: frozenset[str] = frozenset()
     _shown: dict[str, RowView] | None = None
     _first: int = 1
-    _pods: dict[int, Pod] = field(default_factory=dict)
+    _pods: dict[int, _Named] = field(default_factory=dict)
     _numbers: dict[int, Numbers] = field(default_factory=dict)
     _pod_since: dict[int, int] = field(default_factory=dict)
     _since: dict[int, int] = field(default_factory=dict)
+    _nodes: tuple[Node, ...] = ()
+    _nodes_since: int = 0
+    _timeline: dict[int, list[int]] = field(default_factory=dict)
+    _timeline_since: dict[int, int] = field(default_factory=dict)
     _gone: deque[tuple[int, int]] = field(default_factory=deque)
     _revision_of: OrderedDict[int, int] = field(default_factory=OrderedDict)
-    _texts: OrderedDict[int, str] = field(default_factory=OrderedDict)
+    _messages: OrderedDict[int, Frames] = field(default_factory=OrderedDict)
 
     def base_of(self, epoch: int, seq: int) -> Base | None:
         """What a client has that got no further than `seq`; None where it must begin anew."""
         revision = self._revision_of.get(seq, 0) if epoch == self.epoch else 0
-        return Base(revision, seq) if revision >= self._first else None
+        # What the first revision shows was read, not followed: who has its number from another API process may have
+        # been told of silent agents, or of a problem, of which this one never heard.
+        return Base(revision, seq) if revision >= max(2, self._first) else None
 
     def update(self, mirror: Mirror, problem: str) -> None:
         """Take the mirror as it is now."""
@@ -68,38 +95,40 @@ class Board:
         if everything:
             changed |= self._drop({row.number for row in shown.values()}, mirror)
         self._mirror, self._live, self._shown, self._seen = mirror, live, shown, mirror.revision
-        state = State(
+        changed |= self._take_nodes(mirror) | self._take_timeline(mirror)
+        whole = Whole(
             epoch=self.epoch,
             seq=mirror.n,
             # The time of the last tick, not of now: it alone would be news to nobody.
             ts=mirror.at_us / 1e6,
             started=mirror.session.started_us / 1e6,
             reporting=(len(live), len(mirror.nodes)),
-            totals=_summed(self._numbers.values(), known=bool(live)),
+            tot=live_rows.summed(self._numbers.values(), known=bool(live)),
             problem=problem,
         )
-        if not changed and state == self._state:
+        if not changed and whole == self._whole:
             return
-        self._state = state
+        self._whole = whole
         self.revision += 1
-        self._texts.clear()
-        self._revision_of.setdefault(state.seq, self.revision)
+        self._messages.clear()
+        self._revision_of.setdefault(mirror.n, self.revision)
         while len(self._revision_of) > _REMEMBERED:
             self._revision_of.popitem(last=False)
 
-    def news(self, base: Base | None) -> tuple[Base, str] | None:
+    def news(self, base: Base | None) -> tuple[Base, Frames] | None:
         """What a client with `base` is to be sent, and what it has then; None where it has everything."""
-        if self._state is None or (base is not None and base.revision == self.revision):
+        if self._whole is None or (base is not None and base.revision == self.revision):
             return None
         if base is not None and base.revision < self._first:
             base = None
         key = base.revision if base else 0
-        text = self._texts.get(key)
-        if text is None:
-            text = self._texts[key] = self._encode(base)
-            if len(self._texts) > _TEXTS_KEPT:
-                self._texts.popitem(last=False)
-        return Base(self.revision, self._state.seq), text
+        frames = self._messages.get(key)
+        if frames is None:
+            message = self._snapshot(self._whole) if base is None else self._delta(self._whole, base)
+            frames = self._messages[key] = text_frames(orjson.dumps(message))
+            if len(self._messages) > _MESSAGES_KEPT:
+                self._messages.popitem(last=False)
+        return Base(self.revision, self._whole["seq"]), frames
 
     def _take_rows(self, mirror: Mirror, seen: int) -> bool:
         """Take rows that changed after the mirror's revision `seen`; whether anything is new."""
@@ -107,13 +136,35 @@ class Board:
         for row in mirror.rows.values():
             if row.revision <= seen:
                 continue
-            taken = numbers(row, live=mirror.live_row(row))
+            taken = live_rows.numbers(row, live=mirror.live_row(row))
             if self._numbers.get(row.number) != taken:
                 self._numbers[row.number], self._since[row.number], news = taken, revision, True
-            pod = _pod(row)
-            if shown[row.identity.key] is row and self._pods.get(row.number) != pod:
-                self._pods[row.number], self._pod_since[row.number], news = pod, revision, True
+            if shown[row.identity.key] is row and self._renamed(row):
+                self._pod_since[row.number], news = revision, True
         return news
+
+    def _renamed(self, row: RowView) -> bool:
+        """Take what a row is called; whether that is new. Most rows change only their numbers."""
+        before = self._pods.get(row.number)
+        if before and before.identity is row.identity and before.scopes == len(row.totals):
+            return False
+        now = self._pods[row.number] = _Named(live_rows.pod(row), row.identity, len(row.totals))
+        return before is None or before.pod != now.pod
+
+    def _take_nodes(self, mirror: Mirror) -> bool:
+        nodes = live_rows.nodes(mirror, live_rows.places(named.pod for named in self._pods.values()))
+        if nodes == self._nodes:
+            return False
+        self._nodes, self._nodes_since = nodes, self.revision + 1
+        return True
+
+    def _take_timeline(self, mirror: Mirror) -> bool:
+        changed = [number for number, columns in mirror.timeline.items() if self._timeline.get(number) != columns]
+        for number in changed:
+            self._timeline[number], self._timeline_since[number] = list(mirror.timeline[number]), self.revision + 1
+        for number in self._timeline.keys() - mirror.timeline.keys():
+            del self._timeline[number], self._timeline_since[number]
+        return bool(changed)
 
     def _drop(self, shown: set[int], mirror: Mirror) -> bool:
         """Forget rows that are there no more, or shown no more; whether there are any."""
@@ -127,60 +178,45 @@ class Board:
             self._first = max(self._first, self._gone.popleft()[0])
         return bool(gone)
 
-    def _encode(self, base: Base | None) -> str:
-        assert self._state is not None
-        since = base.revision if base else -1
+    def _snapshot(self, whole: Whole) -> Snapshot:
+        words, ids = Words(), list(self._pods)
+        pods = pod_columns([named.pod for named in self._pods.values()], words)
+        return Snapshot(
+            **whole,
+            t="snapshot",
+            v=PROTOCOL,
+            columns=COLUMNS,
+            words=words.listed,
+            nodes=node_columns(self._nodes),
+            pods=pods,
+            i=ids,
+            rows=row_columns([self._numbers[number] for number in ids]),
+            timeline=self._buckets(self._timeline),
+            sparks=self._sparks(ids),
+        )
+
+    def _delta(self, whole: Whole, base: Base) -> Delta:
+        words, since = Words(), base.revision
         ids = [number for number in self._pods if self._since[number] > since or self._pod_since[number] > since]
-        rows = [self._numbers[number] for number in ids]
-        add = [pod for number, pod in self._pods.items() if self._pod_since[number] > since]
-        if base is None:
-            return orjson.dumps(live_message.snapshot(self._state, add, ids, rows, self._timeline())).decode()
-        gone = [number for revision, number in self._gone if revision > since]
-        return orjson.dumps(live_message.delta(self._state, base.seq, ids, rows, add, gone)).decode()
+        add = [named.pod for number, named in self._pods.items() if self._pod_since[number] > since]
+        pods = pod_columns(add, words)
+        return Delta(
+            **whole,
+            t="delta",
+            base=base.seq,
+            words=words.listed,
+            nodes=node_columns(self._nodes) if self._nodes_since > since else None,
+            i=ids,
+            rows=row_columns([self._numbers[number] for number in ids]),
+            add=pods,
+            gone=[number for revision, number in self._gone if revision > since],
+            timeline=self._buckets(number for number, revision in self._timeline_since.items() if revision > since),
+        )
 
-    def _timeline(self) -> list[list[int]]:
-        assert self._mirror is not None
-        return [[number * HISTORY_BUCKET_S, *columns] for number, columns in sorted(self._mirror.timeline.items())]
+    def _buckets(self, chosen: Iterable[int]) -> list[list[int]]:
+        return [[number * HISTORY_BUCKET_S, *self._timeline[number]] for number in sorted(chosen)]
 
-
-def numbers(row: RowView, *, live: bool) -> Numbers:
-    """A row's numbers in the order of `live_message.COLUMNS`."""
-    total = total_bytes(row.totals)
-    if not live:
-        return (*([None] * (len(COLUMNS) - 1)), total)
-    rates, column = row.rates, column_bytes(row.rates)
-    internet = rates.get(Scope.INTERNET) or no_counts()
-    return (
-        sum(counts[TX] for counts in rates.values()),
-        sum(counts[RX] for counts in rates.values()),
-        column[Column.LOCAL],
-        column[Column.CROSS],
-        column[Column.PRIVATE],
-        internet[TX],
-        internet[RX],
-        column[Column.OTHER],
-        syns(rates),
-        total,
-    )
-
-
-def _summed(rows: Iterable[Numbers], *, known: bool) -> Numbers:
-    """All rows together; rates are null where no agent reports at all."""
-    columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
-    sums = [sum(value for value in column if value is not None) for column in columns]
-    return tuple(value if known or name == "total" else None for name, value in zip(COLUMNS, sums, strict=True))
-
-
-def _pod(row: RowView) -> Pod:
-    who = row.identity
-    return Pod(
-        id=row.number,
-        namespace=who.namespace,
-        name=who.pod,
-        node=who.node,
-        zone=who.zone,
-        ip=who.ip,
-        interface=who.interface,
-        coverage=who.coverage,
-        ended_s=who.gone_us / 1e6,
-    )
+    def _sparks(self, ids: Iterable[int]) -> Sparks:
+        assert self._mirror is not None, "a board that has anything to say has a mirror"
+        mirror = self._mirror
+        return Sparks(until=mirror.spark_until_s, of=[mirror.spark(mirror.rows[number]) for number in ids])

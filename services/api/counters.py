@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from services.flows.history import Passed
 from services.flows.scope import COLUMN_OF, Column, Scope
-from services.flows.traffic import ROW_COUNTERS, ByScope
+from services.flows.traffic import ROW_COUNTERS, ByScope, Counts
 
 _AT: Final = {name: at for at, name in enumerate(ROW_COUNTERS)}
 TX: Final = _AT["tx_bytes"]
@@ -64,12 +65,39 @@ def gap_bytes(scopes: ByScope) -> int:
     return counts[TX] - counts[_TX_OTHER] + counts[RX] - counts[_RX_OTHER]
 
 
+def columns_of(scope: Scope, passed: Passed) -> tuple[tuple[Column, int, int], ...]:
+    """The columns into which some of a pod's bytes go, with those that it sent and received.
+
+    What came through an ingress controller is a pod's traffic with the outside.
+    """
+    out, into = passed.tx_ingress_bytes, passed.rx_ingress_bytes
+    own = COLUMN_OF[scope], passed.tx_bytes - out, passed.rx_bytes - into
+    return ((Column.INTERNET, out, into), own) if out or into else (own,)
+
+
+def passed_of(counts: Counts) -> Passed:
+    """The bytes among a row's counters."""
+    return Passed(counts[TX], counts[RX], counts[_TX_INGRESS], counts[_RX_INGRESS])
+
+
 def column_bytes(scopes: ByScope) -> dict[Column, int]:
-    """Bytes of both directions by column."""
+    """A pod's bytes of both directions by column."""
     sums = dict.fromkeys(Column, 0)
     for scope, counts in scopes.items():
-        sums[COLUMN_OF[scope]] += counts[TX] + counts[RX]
+        for column, sent, received in columns_of(scope, passed_of(counts)):
+            sums[column] += sent + received
     return sums
+
+
+def internet_bytes(scopes: ByScope) -> tuple[int, int]:
+    """What a pod sent to and received from the internet, through ingress controllers as well."""
+    found = [
+        (sent, received)
+        for scope, counts in scopes.items()
+        for column, sent, received in columns_of(scope, passed_of(counts))
+        if column is Column.INTERNET
+    ]
+    return sum(sent for sent, _ in found), sum(received for _, received in found)
 
 
 def total_bytes(scopes: ByScope) -> int:

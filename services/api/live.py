@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Final
 
 import orjson
@@ -12,13 +13,10 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from services.api.board import Base, Board
 from services.api.peers import PeerReader
 from services.api.reader import Reader
-from services.api.views import peers_of
-from services.flows import live_message
-from services.flows.live_message import CLOSE_SILENT, CLOSE_WRONG, MOST_HZ, MessageError, Said
-from services.runtime.log import get_logger
-from services.runtime.redis_client import StoreError
-
-_log = get_logger(__name__)
+from services.api.watched import Version, WatchedPods
+from services.api.web_socket_frames import FRAME_BYTES, Frames
+from services.flows.live_message import CLOSE_SILENT, CLOSE_WRONG
+from services.flows.live_request import USUAL_HZ, MessageError, Said, said
 
 MESSAGE_BYTES: Final = 4096
 """The largest message that a client may send; the largest it needs is a pod's name."""
@@ -26,15 +24,16 @@ ACK_S: Final = 30.0
 """A client that did not acknowledge for so long is closed: its tab sleeps or is gone."""
 _CLOSE_S: Final = 2.0
 """What a client may take to answer a close; who does not read cannot be waited for."""
-_PEERS: Final = 1000
-"""Peers in a message; as many as are kept per pod unless the user asked for more."""
 _PING_S: Final = 20.0
+_KERNEL_BYTES: Final = 128 * 1024
+"""What the kernel may hold for a client that does not read; by itself it would grow to megabytes for each."""
 
 
 @dataclass(slots=True, eq=False)
 class _Client:
     """One WebSocket: what it has, and what it waits for."""
 
+    request: web.Request
     socket: web.WebSocketResponse
     ended: asyncio.Future[tuple[int, str]]
     """Why it is to be closed: code and reason. Whoever comes first says it."""
@@ -44,9 +43,11 @@ class _Client:
     outstanding: Base | None = None
     anew: bool = False
     """It asked for a snapshot."""
-    hz: float = MOST_HZ
+    hz: float = USUAL_HZ
     watched: str = ""
     watch_due: bool = False
+    told: Version | None = None
+    """The state of the watched pod that it was sent last."""
     acknowledged: asyncio.Event = field(default_factory=asyncio.Event)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """There may be something to send."""
@@ -57,13 +58,23 @@ class _Client:
         if not self.ended.done():
             self.ended.set_result((code, reason))
 
+    async def send(self, frames: Frames) -> None:
+        """Hand over frames as fast as it takes them; raises ConnectionError."""
+        for frame in frames:
+            transport = self.request.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the client went")
+            transport.write(frame)
+            # Between two frames others, such as pings, may be sent (RFC 6455, 5.4).
+            await self.request.writer.drain()
+
 
 class Hub:
     """All WebSocket clients of this process; `most` of them, each silent for at most `ack_s`."""
 
     def __init__(self, reader: Reader, peers: PeerReader, most: int, ack_s: float = ACK_S) -> None:
         self._reader = reader
-        self._peers = peers
+        self._watched = WatchedPods(reader, peers)
         self._most = most
         self._ack_s = ack_s
         self._clients: set[_Client] = set()
@@ -90,10 +101,11 @@ class Hub:
         self, request: web.Request, socket: web.WebSocketResponse, resume: tuple[int, int] | None = None
     ) -> None:
         """Serve one client until it closes, misbehaves or falls silent."""
-        client = _Client(socket, asyncio.get_running_loop().create_future())
+        client = _Client(request, socket, asyncio.get_running_loop().create_future())
         self._clients.add(client)
         try:
             await socket.prepare(request)
+            _limit(request.transport)
             board = self._current()
             if resume is not None and board is not None:
                 client.board, client.base = board, board.base_of(*resume)
@@ -126,8 +138,9 @@ class Hub:
         while True:
             await client.wake.wait()
             client.wake.clear()
-            if client.hz == 0:
+            if client.hz == 0 and not (client.watch_due or client.anew):
                 continue
+            began_s = asyncio.get_running_loop().time()
             try:
                 async with asyncio.timeout(self._ack_s):
                     sent = await self._push(client)
@@ -138,7 +151,7 @@ class Hub:
                 client.end(WSCloseCode.GOING_AWAY)
                 return
             if sent:
-                await _pause(client)
+                await _pause(client, began_s)
 
     async def _push(self, client: _Client) -> bool:
         """Send what is new and wait for the acknowledgement; whether there was anything."""
@@ -149,28 +162,28 @@ class Hub:
             client.board, client.base, client.anew = board, None, False
         news = board.news(client.base)
         if news is not None:
-            client.outstanding, text = news
+            client.outstanding, frames = news
             client.acknowledged.clear()
-            await client.socket.send_str(text)
-        if client.watched and (news is not None or client.watch_due):
-            client.watch_due = False
-            await self._send_watched(client, client.watched)
+            await client.send(frames)
+        told = await self._tell_watched(client)
         if news is not None:
             await client.acknowledged.wait()
-        return news is not None
+        return told or news is not None
 
-    async def _send_watched(self, client: _Client, key: str) -> None:
-        mirror = self._reader.mirror
-        row = None if mirror is None else mirror.shown().get(key)
-        found = None
-        if row is not None:
-            try:
-                peers = await self._peers.of([row.number])
-                found = peers_of(row, peers[row.number], _PEERS)
-            except StoreError as error:
-                _log.info("peers-not-read", error=str(error))
-        seq = mirror.n if mirror is not None else 0
-        await client.socket.send_str(orjson.dumps(live_message.watched(key, seq, found)).decode())
+    async def _tell_watched(self, client: _Client) -> bool:
+        """Send the watched pod if it changed, or was just asked for; whether it was sent."""
+        key, due = client.watched, client.watch_due
+        client.watch_due = False
+        version = self._watched.version(key) if key else None
+        if not key or not (due or version != client.told):
+            return False
+        frames = await self._watched.frames(key)
+        if frames is None and not due:
+            # What the client has is the last that is known; with the next news it is tried again.
+            return False
+        client.told = None if frames is None else version
+        await client.send(frames or self._watched.without_peers(key))
+        return True
 
     async def _receive(self, client: _Client) -> None:
         async for message in client.socket:
@@ -178,7 +191,7 @@ class Hub:
                 client.end(CLOSE_WRONG, "only text messages are understood")
                 return
             try:
-                self._heed(client, live_message.said(orjson.loads(message.data)))
+                self._heed(client, said(orjson.loads(message.data)))
             except orjson.JSONDecodeError:
                 client.end(CLOSE_WRONG, "the message is not JSON")
                 return
@@ -187,17 +200,17 @@ class Hub:
                 return
         client.end(WSCloseCode.OK)
 
-    def _heed(self, client: _Client, said: Said) -> None:
-        if said.hz is not None:
-            client.hz = said.hz
-        if said.watch is not None:
-            client.watched, client.watch_due = said.watch, bool(said.watch)
+    def _heed(self, client: _Client, wish: Said) -> None:
+        if wish.hz is not None:
+            client.hz = wish.hz
+        if wish.watch is not None:
+            client.watched, client.watch_due, client.told = wish.watch, bool(wish.watch), None
         # Acknowledgements of anything else are late ones.
-        if said.ack is not None and client.outstanding is not None and said.ack == client.outstanding.seq:
+        if wish.ack is not None and client.outstanding is not None and wish.ack == client.outstanding.seq:
             client.base, client.outstanding = client.outstanding, None
             client.acknowledged.set()
-        client.anew |= said.snapshot
-        if said.hz is not None or said.watch is not None or said.snapshot:
+        client.anew |= wish.snapshot
+        if wish.hz is not None or wish.watch is not None or wish.snapshot:
             client.hurry.set()
             client.wake.set()
 
@@ -220,10 +233,15 @@ def new_socket() -> web.WebSocketResponse:
     return web.WebSocketResponse(heartbeat=_PING_S, max_msg_size=MESSAGE_BYTES, compress=False)
 
 
-async def _pause(client: _Client) -> None:
+def _limit(transport: asyncio.Transport | None) -> None:
+    """Bound what waits for a client that does not read."""
+    if transport is not None:
+        transport.set_write_buffer_limits(high=FRAME_BYTES)
+        transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, _KERNEL_BYTES)
+
+
+async def _pause(client: _Client, sent_s: float) -> None:
     """Keep to the client's rate, which it may change meanwhile; what it asks for is sent at once."""
-    clock = asyncio.get_running_loop().time
-    sent_s = clock()
     while client.hz and not (client.watch_due or client.anew):
         client.hurry.clear()
         try:

@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from services import __version__
+from services.api import coverage_metrics
 from services.api.counters import RX, RX_PACKETS, TX, TX_PACKETS, total_bytes
+from services.api.exposition import Labels, Metric, Sample
 from services.api.mirror import Mirror, RowView
+from services.flows.coverage import NodeCoverage
 from services.flows.traffic import NodeReport
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_ESCAPES: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 _LOSS_UNITS: Final = ("packets", "bytes", "batches")
 _GAUGES: Final = {
     "cpu_seconds_total": ("counter", "Processor time of the node's agent."),
     "resident_memory_max_bytes": ("gauge", "The most memory that the node's agent had."),
+    "discovery_delay_seconds_sum": ("counter", "For how long new interfaces were there uncounted, together."),
+    "discovery_delay_seconds_count": ("counter", "Interfaces that came while the node's agent watched."),
+    "discovery_delay_max_seconds": ("gauge", "The longest that a new interface was there uncounted."),
 }
-"""What agents report of themselves."""
-
-Labels = dict[str, str]
-Sample = tuple[Labels, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric with its samples."""
-
-    name: str
-    kind: str
-    text: str
-    samples: Iterable[Sample]
-
-    def lines(self) -> Iterable[str]:
-        """The metric as it is exposed."""
-        yield f"# HELP {self.name} {self.text}"
-        yield f"# TYPE {self.name} {self.kind}"
-        for labels, value in self.samples:
-            shown = ",".join(f'{name}="{text.translate(_ESCAPES)}"' for name, text in labels.items())
-            # Whole numbers are written whole: who reads them exactly can.
-            number = str(value) if isinstance(value, int) else f"{value:.17g}"
-            yield f"{self.name}{{{shown}}} {number}" if shown else f"{self.name} {number}"
+"""What agents report of themselves, as far as more than the name tells what it is."""
+_GAUGE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_MOST_GAUGES: Final = 32
+"""Names of agents' own metrics that are passed on; agents have a handful."""
 
 
-def exposition(mirror: Mirror | None, *, clients: int, ready: bool) -> str:
-    """All metrics; counters begin with the session. Without a mirror those of the API alone."""
-    metrics = [*_own(clients, ready=ready), *(_totals(mirror) if mirror is not None else ())]
+def exposition(
+    mirror: Mirror | None, known: Mapping[str, NodeCoverage] | None = None, *, clients: int, ready: bool
+) -> str:
+    """All metrics; counters begin with the session. Without a mirror those of the API alone.
+
+    `known` is the nodes' coverage; without it those that follow from it are left out.
+    """
+    metrics = list(_own(clients, ready=ready))
+    if mirror is not None:
+        metrics += _totals(mirror)
+        metrics += coverage_metrics.coverage(mirror, known or {})
     return "".join(f"{line}\n" for metric in metrics for line in metric.lines())
 
 
@@ -113,7 +106,10 @@ def _nodes(mirror: Mirror) -> Iterable[Metric]:
         [(_node(one), one.attachments) for one in reports],
     )
     yield from _lost("podloxx_node_lost", "that the node's agent lost", [(_node(one), one.loss) for one in reports])
-    for name, (kind, text) in _GAUGES.items():
+    named = {name for one in reports for name in one.gauges if _GAUGE.fullmatch(name)}
+    for name in sorted(named, key=lambda name: (name not in _GAUGES, name))[:_MOST_GAUGES]:
+        kind = "counter" if name.endswith("_total") else "gauge"
+        kind, text = _GAUGES.get(name, (kind, "As the node's agent reports it."))
         samples = [(_node(one), one.gauges[name]) for one in reports if name in one.gauges]
         yield Metric(f"podloxx_agent_{name}", kind, text, samples)
 

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.api.counters import Six, column_bytes, gap_bytes
+from services.api.counters import Six, column_bytes, columns_of, gap_bytes, total_bytes
 from services.api.increments import CursorError, Increments
+from services.flows.history import Passed
 from services.flows.keys import HISTORY_BUCKET_S, HISTORY_BUCKETS
-from services.flows.scope import COLUMN_OF, Column, Scope
+from services.flows.live_message import SPARK_STEPS
+from services.flows.scope import Column, Scope
 from services.flows.traffic import ByScope, Identity, NodeReport, Row, RowChange, Session, Tick, add_scopes
 from services.runtime.clock import Clock
 
@@ -40,6 +42,9 @@ class RowView:
     """The tick that changed its totals last."""
     revision: int = 0
     """The mirror's revision in which anything of it changed last."""
+    spark: list[int] = field(default_factory=list)
+    """Bytes in the last `SPARK_STEPS` buckets up to `spark_bucket`, or none at all."""
+    spark_bucket: int = 0
 
 
 @dataclass(slots=True)
@@ -103,12 +108,14 @@ class Mirror:
         if tick.epoch == self.epoch and tick.n <= self.n:
             self._observe(tick)
 
-    def take_history(self, buckets: Mapping[int, Mapping[int, Mapping[Scope, tuple[int, int]]]]) -> None:
+    def take_history(self, buckets: Mapping[int, Mapping[int, Mapping[Scope, Passed]]]) -> None:
         """Fill the timeline from the stored history."""
-        for number, rows in buckets.items():
-            for scopes in rows.values():
-                for scope, (sent, received) in scopes.items():
-                    self._bucket(number)[COLUMNS.index(COLUMN_OF[scope])] += sent + received
+        for number, rows in sorted(buckets.items()):
+            for row, scopes in rows.items():
+                self._add_spark(row, number, sum(passed.tx_bytes + passed.rx_bytes for passed in scopes.values()))
+                for scope, passed in scopes.items():
+                    for column, sent, received in columns_of(scope, passed):
+                        self._bucket(number)[COLUMNS.index(column)] += sent + received
 
     def apply(self, tick: Tick) -> None:
         """Add a tick; raises GapError where it is not the next one."""
@@ -119,6 +126,9 @@ class Mirror:
         self._identify(tick, bucket)
         for change in tick.changes:
             self._add(change, bucket)
+            # What was merged comes from a row that had it in its own spark.
+            if not tick.removed:
+                self._add_spark(change.number, tick.at_us // _BUCKET_US, total_bytes(change.added))
         bucket[:] = [max(0, column) for column in bucket]
         self._observe(tick)
         add_scopes(self.cluster, tick.cluster)
@@ -152,6 +162,16 @@ class Mirror:
             self._shown = {self.rows[number].identity.key: self.rows[number] for number in sorted(self.rows)}
         return self._shown
 
+    @property
+    def spark_until_s(self) -> float:
+        """The Unix second at which the last bucket of all rows' sparks ends."""
+        return float((self.now_us // _BUCKET_US + 1) * HISTORY_BUCKET_S)
+
+    def spark(self, row: RowView) -> list[int]:
+        """A row's bytes in the last `SPARK_STEPS` buckets; none where nothing passed."""
+        since = max(0, self.now_us // _BUCKET_US - row.spark_bucket)
+        return [*row.spark[since:], *[0] * since] if row.spark and since < SPARK_STEPS else []
+
     def since(self, epoch: int, n: int) -> dict[int, Six]:
         """The six counters' increments by row after a cursor; raises CursorError where some of them are gone."""
         if epoch != self.epoch:
@@ -182,6 +202,17 @@ class Mirror:
         add_scopes(row.totals, change.added)
         for at, column in enumerate(column_bytes(change.added).values()):
             bucket[at] += column
+
+    def _add_spark(self, number: int, bucket: int, count: int) -> None:
+        """Add to a row's bytes in a bucket, which is the last one or a later one."""
+        row = self.rows.get(number)
+        if row is None or not count:
+            return
+        later = min(bucket - row.spark_bucket, SPARK_STEPS) if row.spark else SPARK_STEPS
+        if later > 0:
+            row.spark = [*row.spark[later:], *[0] * later]
+            row.spark_bucket = bucket
+        row.spark[-1] += count
 
     def _observe(self, tick: Tick) -> None:
         """What a tick tells besides sums."""

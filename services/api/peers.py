@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+import msgpack
 from redis.asyncio import Redis
 
 from services.api.mirror import Mirror
-from services.flows import keys, traffic
+from services.flows import keys, peer_store
 from services.flows.traffic import Peer, TrafficError
 from services.runtime.redis_client import StoreError, translating
 
@@ -22,6 +23,8 @@ _ROWS_PER_READ: Final = 100
 _WAITING: Final = 100
 
 Found = dict[int, tuple[Peer, ...]]
+Candidates = Mapping[str, tuple[str, ...]]
+"""`namespace/pod` of each candidate, by the field that `keys.behind` names."""
 _Request = tuple[tuple[int, ...], asyncio.Future[Found]]
 
 
@@ -47,6 +50,24 @@ class PeerReader:
             raise StoreError("too many requests wait for peers: ask again later") from None
         except TimeoutError:
             raise StoreError("reading peers: Redis does not answer") from None
+
+    async def behind(self, peers: Iterable[Peer]) -> Candidates:
+        """The pods that may be behind those peers that are Services or nodes; raises StoreError."""
+        fields = sorted({keys.behind(one.what, one.namespace, one.name) for one in peers if one.what in keys.BEHIND})
+        if not fields:
+            return {}
+        with translating("reading what is behind Services"):
+            try:
+                async with asyncio.timeout(_ANSWER_S):
+                    found = await self._redis.hmget(self._names.totals, fields)
+            except TimeoutError:
+                raise StoreError("reading what is behind Services: Redis does not answer") from None
+        try:
+            return {
+                name: tuple(msgpack.unpackb(raw)) for name, raw in zip(fields, found, strict=True) if raw is not None
+            }
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"what is behind Services in Redis cannot be read: {error}") from error
 
     async def run(self) -> None:
         """Answer requests until cancelled."""
@@ -103,6 +124,6 @@ class PeerReader:
 
 def _decoded(raw: dict[bytes, bytes]) -> tuple[Peer, ...]:
     try:
-        return tuple(map(traffic.decode_peer, raw.values()))
+        return tuple(peer_store.decode_peers(raw))
     except TrafficError as error:
         raise StoreError(f"peers in Redis cannot be read: {error}") from error

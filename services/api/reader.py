@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
 from services.api.mirror import GapError, Mirror
-from services.flows import keys, traffic
+from services.flows import history, keys, traffic
 from services.flows.traffic import TrafficError
 from services.runtime.clock import Clock
 from services.runtime.log import get_logger
@@ -32,8 +33,10 @@ _LOST: Final = "Redis was emptied: what is shown is what it held before"
 class Reader:
     """The only one that follows Redis in the API; it reads and never writes."""
 
-    def __init__(self, redis: Redis, names: keys.Keys, clock: Clock) -> None:
+    def __init__(self, redis: Redis, names: keys.Keys, clock: Clock, way: Path | None = None) -> None:
+        """`way` is a file in which whoever keeps the way to Redis open says why it is not."""
         self._redis: Any = redis
+        self._way = way
         self._names = names
         self._clock = clock
         self._answered_us = 0
@@ -46,11 +49,22 @@ class Reader:
     @property
     def problem(self) -> str:
         """Why what is served is not current; empty where it is."""
+        if interrupted := self._interrupted():
+            return interrupted
         if self.mirror is None:
             return f"no totals yet: {self._why}"
         if not self._why and self._clock.monotonic_us() - self._answered_us > _ALIVE_US:
             return "Redis does not answer"
         return self._why
+
+    def _interrupted(self) -> str:
+        if self._way is None:
+            return ""
+        try:
+            return self._way.read_text().strip()
+        except OSError:
+            # Nobody has said anything yet.
+            return ""
 
     async def follow(self, stop: Stop, on_change: Callable[[], None]) -> None:
         """Keep the mirror current until `stop`; `on_change` is called after every change."""
@@ -81,7 +95,7 @@ class Reader:
                 pipe.xrange(self._names.ticks)
                 pipe.hgetall(self._names.history)
                 pipe.time()
-                stored, ticks, history, (seconds, micros) = await pipe.execute()
+                stored, ticks, buckets, (seconds, micros) = await pipe.execute()
         self._answered()
         if b"session" not in stored:
             self._why = _NO_SESSION if self.mirror is None else _LOST
@@ -89,7 +103,7 @@ class Reader:
         session = traffic.decode_session(stored[b"session"])
         rows = [traffic.decode_row(int(name[4:]), value) for name, value in stored.items() if name.startswith(b"row:")]
         mirror = Mirror.of(self._clock, session, rows, int(seconds) * 1_000_000 + int(micros))
-        mirror.take_history({int(number): traffic.decode_history(value) for number, value in history.items()})
+        mirror.take_history({int(number): history.decode(value) for number, value in buckets.items()})
         for _, entry in ticks:
             mirror.recall(traffic.decode_tick(entry[keys.FIELD_TICK]))
             # Two minutes of a large cluster take seconds; probes are to be answered meanwhile.

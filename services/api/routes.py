@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from services.api import metrics, views
+from services.api import destinations, metrics, nodes, timeline, views
+from services.api.bundle import INDEX, Bundle, NotBuiltError
+from services.api.coverage import CoverageReader
 from services.api.guard import problem
 from services.api.increments import CursorError
 from services.api.live import Hub, farewell, new_socket
 from services.api.mirror import Mirror
 from services.api.peers import PeerReader
 from services.api.reader import Reader
+from services.api.timeline import TimelineReader
 from services.flows import live_message
 from services.flows.keys import TICKS_KEPT_S
 from services.flows.traffic import TrafficError, parse_tick_id
+from services.runtime.redis_client import StoreError
 
-_TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_DESTINATIONS: Final = 1000
+_NO_TIME_S: Final = 253_402_300_799
 _OK: Final = {"status": "ok"}
 
 
-class Routes:
-    """Handlers over one reader, its peers and its hub."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is read from Redis only when somebody asks."""
 
-    def __init__(self, reader: Reader, peers: PeerReader, hub: Hub, flow_window_s: float) -> None:
+    peers: PeerReader
+    coverage: CoverageReader
+    timeline: TimelineReader
+
+
+class Routes:
+    """Handlers over one reader, what is read when asked for, and the hub."""
+
+    def __init__(self, reader: Reader, asked: Asked, hub: Hub, flow_window_s: float) -> None:
         self._reader = reader
-        self._peers = peers
+        self._peers = asked.peers
+        self._coverage = asked.coverage
+        self._timeline = asked.timeline
         self._hub = hub
         self._flow_window_s = flow_window_s
-        page = files("services.api").joinpath("page")
-        self._page = {entry.name: entry.read_bytes() for entry in page.iterdir() if entry.is_file()}
+        self._openapi = files("services.api").joinpath("openapi.json").read_bytes()
+        self._bundle = Bundle(files("services.api").joinpath("static"))
 
     def table(self) -> list[web.RouteDef]:
         """All routes."""
@@ -41,13 +59,21 @@ class Routes:
             web.get("/traffic/total", self.total),
             web.get("/traffic/flow", self.flow),
             web.get("/traffic/peers", self.peers),
+            web.get("/traffic/nodes", self.nodes),
+            web.get("/traffic/external", self.external),
+            web.get("/traffic/map", self.map),
+            web.get("/traffic/timeline", self.timeline),
+            web.get("/traffic/range", self.range),
+            web.get("/traffic/ports", self.ports),
             web.get("/traffic/ws", self.websocket, allow_head=False),
+            web.get("/openapi.json", self.openapi),
             web.get("/healthz", self.healthz),
             web.get("/readyz", self.readyz),
             web.get("/metrics", self.metrics),
             web.get("/", self.page),
             web.get("/podloxx", self.page),
-            web.get("/page/{name}", self.asset),
+            web.get("/podloxx/", self.to_page),
+            web.get("/{name:.+}", self.asset),
         ]
 
     async def overview(self, request: web.Request) -> web.Response:
@@ -90,7 +116,43 @@ class Routes:
         if row is None:
             return problem(404, "Not Found", f"no pod {key!r} has been seen")
         found = await self._peers.of([row.number])
-        return _json(request, views.peers_of(row, found[row.number]))
+        behind = await self._peers.behind(found[row.number])
+        return _json(request, views.peers_of(row, found[row.number], behind))
+
+    async def nodes(self, request: web.Request) -> web.Response:
+        """Agents, and how much they see of each interface."""
+        mirror = self._mirror()
+        return _json(request, nodes.nodes(mirror, await self._coverage.nodes()))
+
+    async def external(self, request: web.Request) -> web.Response:
+        """Who outside the cluster is talked with."""
+        mirror = self._mirror()
+        most = int(_number(request, "limit", 1, destinations.MOST_DESTINATIONS) or _DESTINATIONS)
+        return _json(request, destinations.external(mirror, await self._all_peers(mirror), most))
+
+    async def map(self, request: web.Request) -> web.Response:
+        """Who sends how much to whom."""
+        mirror, by = self._mirror(), _choice(request, "by", destinations.GROUPS, "namespace")
+        return _json(request, destinations.traffic_map(mirror, await self._all_peers(mirror), by))
+
+    async def timeline(self, request: web.Request) -> web.Response:
+        """The last minutes."""
+        by = _choice(request, "by", timeline.GROUPS, "scope")
+        ends = [_number(request, name, 0, _NO_TIME_S) for name in ("from", "to")]
+        return _json(request, await self._timeline.timeline(self._mirror(), by, *ends))
+
+    async def range(self, request: web.Request) -> web.Response:
+        """What passed between two times."""
+        ends = [_number(request, name, 0, _NO_TIME_S) for name in ("from", "to")]
+        return _json(request, await self._timeline.passed(self._mirror(), *ends))
+
+    async def ports(self, request: web.Request) -> web.Response:
+        """Over which ports each pod talks."""
+        mirror = self._mirror()
+        return _json(request, destinations.ports(mirror, await self._all_peers(mirror)))
+
+    async def _all_peers(self, mirror: Mirror) -> destinations.Peers:
+        return await self._peers.of([row.number for row in mirror.shown().values()])
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
         """Live rows."""
@@ -112,6 +174,10 @@ class Routes:
             await self._hub.serve(request, socket, resume)
         return socket
 
+    async def openapi(self, _: web.Request) -> web.Response:
+        """What all of this answers."""
+        return web.Response(body=self._openapi, content_type="application/json")
+
     async def healthz(self, request: web.Request) -> web.Response:
         """The process lives."""
         return _json(request, _OK)
@@ -122,24 +188,31 @@ class Routes:
         return problem(503, "Service Unavailable", why) if why else _json(request, _OK)
 
     async def metrics(self, _: web.Request) -> web.Response:
-        """For Prometheus; also where there are no totals yet."""
-        text = metrics.exposition(self._reader.mirror, clients=self._hub.clients, ready=not self._reader.problem)
+        """For Prometheus; also where there are no totals yet, or Redis is gone."""
+        try:
+            known = await self._coverage.nodes()
+        except StoreError:
+            known = None
+        ready = not self._reader.problem
+        text = metrics.exposition(self._reader.mirror, known, clients=self._hub.clients, ready=ready)
         return web.Response(body=text.encode(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
-    async def page(self, _: web.Request) -> web.Response:
-        """The page."""
-        return self._file("index.html")
+    async def page(self, request: web.Request) -> web.Response:
+        """The dashboard."""
+        try:
+            return self._bundle.answer(request, INDEX)
+        except NotBuiltError:
+            detail = "the dashboard is not built in this checkout: run `make dashboard`, then start the API again"
+            return problem(503, "Service Unavailable", detail)
+
+    async def to_page(self, request: web.Request) -> web.Response:
+        """The dashboard's files lie beside its path, not below."""
+        query = f"?{request.query_string}" if request.query_string else ""
+        return web.Response(status=308, headers={hdrs.LOCATION: f"../podloxx{query}"})
 
     async def asset(self, request: web.Request) -> web.Response:
-        """What the page loads."""
-        return self._file(request.match_info["name"])
-
-    def _file(self, name: str) -> web.Response:
-        body = self._page.get(name)
-        kind = _TYPES.get(name[name.rfind(".") :])
-        if body is None or kind is None:
-            raise web.HTTPNotFound
-        return web.Response(body=body, content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"})
+        """What the dashboard loads."""
+        return self._bundle.answer(request, request.match_info["name"])
 
     def _mirror(self) -> Mirror:
         mirror = self._reader.mirror
@@ -152,6 +225,27 @@ def _json(request: web.Request, value: dict[str, Any]) -> web.Response:
     if request.query.get("exact") == "1":
         value = views.exact(value)
     return web.Response(body=orjson.dumps(value), content_type="application/json")
+
+
+def _number(request: web.Request, name: str, least: float, most: float) -> float | None:
+    """A number among the query; None where it is not given."""
+    text = request.query.get(name)
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not least <= number <= most:
+        raise web.HTTPBadRequest(text=f"{name}={text!r} is not a number from {least:g} to {most:g}")
+    return number
+
+
+def _choice(request: web.Request, name: str, choices: Iterable[str], default: str) -> str:
+    text = request.query.get(name, default)
+    if text not in set(choices):
+        raise web.HTTPBadRequest(text=f"{name}={text!r} is none of {', '.join(choices)}")
+    return text
 
 
 def _seconds(request: web.Request, default: float) -> float:

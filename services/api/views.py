@@ -10,12 +10,17 @@ from typing import Any, Final
 
 from services.api.counters import RX, RX_PACKETS, SIX, TX, TX_PACKETS, Six, gap_bytes, six, total_bytes
 from services.api.mirror import Mirror, RowView
+from services.api.peers import Candidates
+from services.flows import keys
 from services.flows.delta import Kind, Malformed
 from services.flows.protocols import ethertype_name, protocol_name
 from services.flows.traffic import ByScope, Identity, Peer, add_scopes
 
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _MALFORMED: Final = {reason.value: reason.label for reason in Malformed}
+_CANDIDATES: Final = 100
+_NO_TIME_US: Final = 253_402_300_799_000_000
+"""The end of the year 9999, from where on no time can be written; agents' clocks are not ours."""
 _COUNTER_ENDINGS: Final = ("Bytes", "Packets", "Sum")
 
 
@@ -31,8 +36,10 @@ def human(count: float) -> str:
 
 
 def rfc3339(us: int) -> str:
-    """A time in Unix microseconds as RFC 3339; empty where it is not known."""
-    return datetime.fromtimestamp(us / 1e6, UTC).isoformat().replace("+00:00", "Z") if us else ""
+    """A time in Unix microseconds as RFC 3339; empty where it is not known, or none."""
+    if not 0 < us < _NO_TIME_US:
+        return ""
+    return datetime.fromtimestamp(us / 1e6, UTC).isoformat().replace("+00:00", "Z")
 
 
 def by_scope(scopes: ByScope) -> dict[str, dict[str, int]]:
@@ -92,13 +99,16 @@ def flow(mirror: Mirror, added: Mapping[int, Six]) -> dict[str, dict[str, int]]:
     return {key: _named(added[row.number]) for key, row in shown if row.number in added}
 
 
-def peers_of(row: RowView, peers: Iterable[Peer], most: int | None = None) -> dict[str, Any]:
-    """`/traffic/peers`: those with the most bytes first; of more than `most` the rest is only counted."""
+def peers_of(row: RowView, peers: Iterable[Peer], behind: Candidates, most: int | None = None) -> dict[str, Any]:
+    """`/traffic/peers`: those with the most bytes first; of more than `most` the rest is only counted.
+
+    `behind` are the pods that a Service or node may stand for.
+    """
     ranked = sorted(peers, key=lambda peer: -(peer.counts[TX] + peer.counts[RX]))
     return {
         "pod": row.identity.key,
         "uid": row.identity.uid,
-        "peers": [_peer(peer) for peer in ranked[:most]],
+        "peers": [_peer(peer, behind) for peer in ranked[:most]],
         "more": len(ranked) - len(ranked[:most]),
     }
 
@@ -175,19 +185,22 @@ def _own(who: Identity, address: str) -> str:
     return next((one for one in who.ips if (":" in one) == family), who.ip)
 
 
-def _peer(peer: Peer) -> dict[str, Any]:
+def _peer(peer: Peer, behind: Candidates) -> dict[str, Any]:
+    candidates = behind.get(keys.behind(peer.what, peer.namespace, peer.name), ())
     return {
         "address": peer.address,
         "local": peer.local,
         "name": peer.name,
         "namespace": peer.namespace,
         "what": peer.what,
-        "protocol": _protocol(peer),
+        "protocol": protocol_of(peer),
         "port": peer.port if peer.kind == Kind.IP else 0,
         "server": ("", "pod", "peer")[peer.server],
         "scope": peer.scope.value,
         "rule": peer.rule,
         "via": peer.via,
+        "candidates": candidates[:_CANDIDATES],
+        "candidateCount": len(candidates),
         "transmitBytes": peer.counts[TX],
         "receivedBytes": peer.counts[RX],
         "transmitPackets": peer.counts[TX_PACKETS],
@@ -197,7 +210,8 @@ def _peer(peer: Peer) -> dict[str, Any]:
     }
 
 
-def _protocol(peer: Peer) -> str:
+def protocol_of(peer: Peer) -> str:
+    """The name of a peer's protocol; empty for what was of any."""
     if peer.kind == Kind.NOT_IP:
         return ethertype_name(peer.port)
     if peer.kind == Kind.MALFORMED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,9 @@ from services.capture.fold import Folder
 from services.capture.links import Link, LinkChange
 from services.capture.sources import Source
 from services.flows.address import Address
-from services.flows.delta import Attachment, InterfaceCounters, Window
+from services.flows.coverage import plus
+from services.flows.delta import NOTHING, Attachment, InterfaceCounters, Window
+from services.flows.table import by_attachment
 from services.runtime.clock import Clock
 from services.runtime.log import get_logger
 
@@ -19,6 +22,25 @@ _log = get_logger(__name__)
 Counters = Mapping[int, InterfaceCounters]
 _ADDRESSES: int = 16
 """Addresses reported per attachment: a pod has a few, a spoofing one as many as it likes."""
+
+
+@dataclass(slots=True)
+class Discovery:
+    """How long links that came while we watched were there before their packets were counted.
+
+    Upper bounds: from the moment in which the kernel's event was read or, where a link was found
+    by looking, from the look before.
+    """
+
+    links: int = 0
+    sum_us: int = 0
+    most_us: int = 0
+
+    def add(self, delay_us: int) -> None:
+        """One more link."""
+        self.links += 1
+        self.sum_us += delay_us
+        self.most_us = max(self.most_us, delay_us)
 
 
 @dataclass(slots=True)
@@ -31,6 +53,7 @@ class Agent:
     emit: Callable[[Window], None]
     attachments: dict[int, Attachment] = field(default_factory=dict)
     """By interface index."""
+    discovery: Discovery = field(default_factory=Discovery)
     _start_us: int = 0
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -49,8 +72,9 @@ class Agent:
         now = self.clock.monotonic_us()
         closed = tuple(replace(entry, detached_us=now) for entry in gone)
         await self.cut({}, closed)
-        for link in change.added:
-            await self._attach(link, counters.get(link.index))
+        async with asyncio.TaskGroup() as tasks:
+            for link in change.added:
+                tasks.create_task(self._attach(link, counters.get(link.index), change.since_us))
 
     def learn(self, links: Iterable[Link]) -> None:
         """Take addresses that routes to known links show by now: a network plugin adds them last."""
@@ -75,18 +99,14 @@ class Agent:
             replace(entry, addresses=_more(entry.addresses, drained.senders.get(entry.id, frozenset())))
             for entry in closed
         )
-        self.emit(
-            Window(
-                start_us=self._start_us,
-                end_us=end,
-                attachments=(*late, *self.attachments.values()),
-                flows=self.folder.fold(drained.rows),
-                loss=drained.loss,
-            )
-        )
+        flows = self.folder.fold(drained.rows)
+        self.emit(Window(self._start_us, end, (*late, *self.attachments.values()), flows, drained.loss))
         self._start_us = end
+        captured = by_attachment(flows)
+        for index, entry in self.attachments.items():
+            self.attachments[index] = replace(entry, passed=plus(entry.passed, captured.get(entry.id, NOTHING)))
 
-    async def _attach(self, link: Link, counters: InterfaceCounters | None) -> None:
+    async def _attach(self, link: Link, counters: InterfaceCounters | None, since_us: int | None) -> None:
         number = next(self._ids)
         try:
             await self.source.attach(link, number)
@@ -104,6 +124,8 @@ class Agent:
             counters=counters,
             first_counters=counters,
         )
+        if since_us is not None:
+            self.discovery.add(self.clock.monotonic_us() - since_us)
         _log.info("attached", interface=link.name, index=link.index, attachment=number)
 
 

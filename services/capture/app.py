@@ -54,19 +54,21 @@ async def _live(settings: CaptureSettings, publisher: Publisher, heartbeat: Hear
     try:
         async with LinkMonitor(selection) as monitor:
             changes: Changes = asyncio.Queue(maxsize=64)
+            cut = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
-                watchers = tasks.create_task(_watch(monitor, changes)), tasks.create_task(_end(stop, changes))
+                beside = _watch(monitor, changes), _end(stop, changes), _send(publisher, agent, cut)
+                running = [tasks.create_task(work) for work in beside]
                 async for due in _rounds(settings.flush_interval_s, changes):
                     if due is not None:
                         await agent.follow(due, await monitor.counters())
                         continue
                     agent.learn(monitor.links())
                     await agent.cut(await monitor.counters())
-                    await publisher.flush(_gauges(agent))
+                    cut.set()
                     heartbeat.beat()
                     _give_up(settings, publisher)
-                for watcher in watchers:
-                    watcher.cancel()
+                for task in running:
+                    task.cancel()
             await agent.cut(await monitor.counters())
             await _settle(publisher)
     finally:
@@ -104,6 +106,14 @@ async def _watch(monitor: LinkMonitor, changes: Changes) -> None:
         await changes.put(change)
 
 
+async def _send(publisher: Publisher, agent: Agent, cut: asyncio.Event) -> None:
+    """Flush after every cut; apart from it, since pods come and go also while Redis does not answer."""
+    while True:
+        await cut.wait()
+        cut.clear()
+        await publisher.flush(_gauges(agent))
+
+
 async def _end(stop: Stop, changes: Changes) -> None:
     await stop.wait()
     await changes.put(None)
@@ -126,4 +136,7 @@ def _gauges(agent: Agent) -> Mapping[str, float]:
         "cpu_seconds_total": usage.ru_utime + usage.ru_stime,
         "resident_memory_max_bytes": usage.ru_maxrss * 1024,
         "attachments": len(agent.attachments),
+        "discovery_delay_seconds_sum": agent.discovery.sum_us / 1e6,
+        "discovery_delay_seconds_count": agent.discovery.links,
+        "discovery_delay_max_seconds": agent.discovery.most_us / 1e6,
     }

@@ -7,8 +7,9 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from services.capture.frames import Frame
-from services.capture.raw_flow import RAW_FLOW, Direction, RawRows
+from services.capture.raw_flow import KEY_WORDS, RAW_FLOW, RAW_KEY, Direction, RawRows, columns_of, rows_of
 from services.flows.delta import Kind
+from services.flows.table import group_columns, sum_by
 
 _LOW: Final = (1 << 64) - 1
 _Key: TypeAlias = tuple[int, int, int, int, int, int, int, int]
@@ -78,3 +79,30 @@ class FlowTable:
             return self._flows.setdefault(key, [0] * 5)
         attachment, _, _, direction, *_ = key
         return self._folded.setdefault((attachment, Kind.FOLDED, 0, direction, 0, 0, 0, 0), [0] * 5)
+
+
+def bounded(rows: RawRows, capacity: int) -> RawRows:
+    """Each key once, and of more than `capacity` the first so many; the rest is folded as in `FlowTable`."""
+    if len(rows) < 2:
+        return rows
+    rows = summed(rows)
+    if len(rows) <= capacity:
+        return rows
+    excess = rows[capacity:].copy()
+    for name in RAW_KEY.names or ():
+        if name not in {"attachment", "direction"}:
+            excess[name] = 0
+    excess["kind"] = Kind.FOLDED
+    return np.concatenate([rows[:capacity], summed(excess)])
+
+
+def summed(rows: RawRows) -> RawRows:
+    """Each key once, with the sums of its rows."""
+    columns = columns_of(rows)
+    first, inverse = group_columns(columns[:KEY_WORDS])
+    if len(first) == len(rows):
+        return rows
+    out = columns[:, first]
+    for at in range(KEY_WORDS, len(columns)):
+        out[at] = sum_by(inverse, columns[at], len(first))
+    return rows_of(out)

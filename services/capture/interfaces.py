@@ -7,6 +7,7 @@ import errno
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -83,14 +84,17 @@ class LinkMonitor:
         for change in self._first:
             yield change
         loop = asyncio.get_running_loop()
-        due = loop.time() + self._refresh_s
+        looked_at = loop.time()
         while True:
-            changes = await self._follow(self._events.take()) if await self._events.arrived(due) else []
+            due = looked_at + self._refresh_s
+            if await self._events.arrived(due):
+                since = self._events.first_at
+                for change in await self._follow(self._events.take()):
+                    yield _since(change, since)
             if loop.time() >= due:
-                changes += await self._read_all()
-                due = loop.time() + self._refresh_s
-            for change in changes:
-                yield change
+                since, looked_at = looked_at, loop.time()
+                for change in await self._read_all():
+                    yield _since(change, since)
             await asyncio.sleep(_SPACING_S)
 
     async def _follow(self, datagrams: Iterable[bytes] | None) -> list[LinkChange]:
@@ -158,6 +162,8 @@ class _Events:
         self._datagrams: deque[bytes] = deque()
         self._complete = True
         self._wake = asyncio.Event()
+        self.first_at = 0.0
+        """The event loop's time when the first of them was read."""
 
     def open(self) -> None:
         self._socket = netlink.subscribe()
@@ -198,6 +204,8 @@ class _Events:
 
     def _read(self, events: socket.socket) -> None:
         """Read all that is there, at once, as the kernel's buffer is small."""
+        if not self._wake.is_set():
+            self.first_at = asyncio.get_running_loop().time()
         while True:
             try:
                 data = events.recv(_DATAGRAM_BYTES)
@@ -213,6 +221,11 @@ class _Events:
                     self._datagrams.clear()
                     self._complete = False
             self._wake.set()
+
+
+def _since(change: LinkChange, loop_time: float) -> LinkChange:
+    # An event loop's clock is the monotonic one.
+    return replace(change, since_us=int(loop_time * 1e6))
 
 
 def _same(before: Link, now: Link) -> bool:

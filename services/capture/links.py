@@ -46,10 +46,15 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
-    """Pod links that came and that went; those that went did so before the others came."""
+    """Pod links that came and that went; those that went did so before the others came.
+
+    `since_us` is when the first of it can have happened, on the monotonic clock; None for what
+    was there at the start.
+    """
 
     added: tuple[Link, ...]
     removed: tuple[Link, ...]
+    since_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

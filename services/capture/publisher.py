@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.flows import keys, wire
-from services.flows.delivery import Frozen, Outbox
+from services.flows.delivery import NOTHING_READ, Frozen, Outbox, StreamId
 from services.flows.delta import Batch, Window
 from services.runtime.clock import Clock
 from services.runtime.log import get_logger
@@ -20,8 +21,8 @@ _log = get_logger(__name__)
 
 _SAMPLES: Final = 30
 """Clock samples kept: half a minute at one a second, in which two good clocks drift 3 ms apart."""
-StreamId = tuple[int, int]
-_NOTHING_READ: Final = (0, 0)
+_ROUND_S: Final = 5.0
+"""The largest batch takes this at 13 Mbit/s."""
 _DRIFT: Final = 1e-4
 """Bound on how fast two clocks drift apart."""
 
@@ -61,8 +62,6 @@ class Publisher:
         self._clock = clock
         self._outbox = Outbox(self._encode, batch_rows)
         self._samples: deque[ClockSample] = deque(maxlen=_SAMPLES)
-        self._sent: dict[int, StreamId] = {}
-        self._read_to = _NOTHING_READ
         self._gauges: Mapping[str, float] = {}
         self._reached_us = clock.monotonic_us()
         self._failing = False
@@ -83,7 +82,7 @@ class Publisher:
         return (self._clock.monotonic_us() - self._reached_us) / 1e6 if self._failing else 0.0
 
     def add(self, window: Window) -> None:
-        """Take a window; it is sent by the next `flush`."""
+        """Take a window, also while a `flush` is under way; it is sent by this or the next one."""
         self._outbox.add(window)
 
     async def flush(self, gauges: Mapping[str, float]) -> bool:
@@ -93,14 +92,12 @@ class Publisher:
         """
         self._gauges = gauges
         try:
-            await self._confirm()
-            for batch in self._due():
-                await self._send(batch)
-            while (frozen := self._outbox.freeze()) is not None:
-                await self._send(frozen)
+            async with asyncio.timeout(_ROUND_S):
+                await self._round()
         except (RedisError, OSError) as error:
             if not self._failing:
-                _log.warning("store-unreachable", error=str(error), unconfirmed=self.unconfirmed)
+                why = str(error) or f"no answer within {_ROUND_S:.0f} s"
+                _log.warning("store-unreachable", error=why, unconfirmed=self.unconfirmed)
             self._failing = True
             return False
         if self._failing:
@@ -108,6 +105,13 @@ class Publisher:
         self._failing = False
         self._reached_us = self._clock.monotonic_us()
         return True
+
+    async def _round(self) -> None:
+        await self._confirm()
+        for batch in self._outbox.due():
+            await self._send(batch)
+        while (frozen := self._outbox.freeze()) is not None:
+            await self._send(frozen)
 
     async def _confirm(self) -> None:
         before = self._clock.monotonic_us()
@@ -121,30 +125,10 @@ class Publisher:
         self._samples.append(ClockSample(middle, redis_us - middle, (after - before) // 2))
         if applied is not None:
             self._outbox.confirm(int(applied))
-            self._sent = {seq: entry for seq, entry in self._sent.items() if seq > int(applied)}
-        read_to = _stream_id(cursor) if isinstance(cursor, bytes) else _NOTHING_READ
-        if read_to < self._read_to:
-            # The store was lost. Ids are clock times, so after a clock step a lost entry could
-            # look as if it were still to be read.
-            self._sent.clear()
-        self._read_to = read_to
-
-    def _due(self) -> list[Frozen]:
-        """Frozen batches to send again, in order.
-
-        Those are all from the first whose entry never arrived for sure, or was read and not
-        applied: what follows it would be refused until it is there.
-        """
-        frozen = list(self._outbox.frozen)
-        for at, batch in enumerate(frozen):
-            entry = self._sent.get(batch.seq)
-            if entry is None or entry <= self._read_to:
-                return frozen[at:]
-        return []
+        self._outbox.read(_stream_id(cursor) if isinstance(cursor, bytes) else NOTHING_READ)
 
     async def _send(self, batch: Frozen) -> None:
-        # Until the reply is here it is not known whether the entry arrived.
-        self._sent.pop(batch.seq, None)
+        self._outbox.sending(batch)
         fields: dict[Any, Any] = {
             keys.FIELD_BOOT: self._origin.boot,
             keys.FIELD_SEQ: batch.seq,
@@ -153,7 +137,7 @@ class Publisher:
         }
         entry = await self._redis.xadd(self._names.flows, fields)
         assert isinstance(entry, bytes)
-        self._sent[batch.seq] = _stream_id(entry)
+        self._outbox.arrived(batch, _stream_id(entry))
 
     def _encode(self, seq: int, windows: tuple[Window, ...]) -> bytes:
         now = self._clock.monotonic_us()

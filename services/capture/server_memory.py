@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.flows.delta import Side
+from services.flows.table import hashes
 
 Hashes = npt.NDArray[np.uint64]
 Sides = npt.NDArray[np.uint8]
@@ -23,7 +24,8 @@ class ServerMemory:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._factors = np.array([secrets.randbits(64) | 1 for _ in range(8)], np.uint64)
+        self.factors: Hashes = np.array([secrets.randbits(64) | 1 for _ in range(8)], np.uint64)
+        """Of the hash."""
         self._hashes: Hashes = np.zeros(0, np.uint64)
         self._sides: Sides = np.zeros(0, np.uint8)
         self._last: npt.NDArray[np.int64] = np.zeros(0, np.int64)
@@ -32,32 +34,35 @@ class ServerMemory:
     def __len__(self) -> int:
         return len(self._hashes)
 
-    def hashes(self, keys: npt.NDArray[np.void]) -> Hashes:
-        """A 64-bit hash of each key (a structured array of whole 64-bit words)."""
-        words = np.ascontiguousarray(keys).view(np.uint64).reshape(-1, keys.dtype.itemsize // 8)
-        mixed = np.zeros(len(keys), np.uint64)
-        for column in range(words.shape[1]):
-            mixed ^= words[:, column]
-            mixed *= self._factors[column]
-            mixed ^= mixed >> np.uint64(32)
-        return mixed
+    def hashes(self, keys: npt.NDArray[np.uint64]) -> Hashes:
+        """A 64-bit hash of each key, from the keys' columns."""
+        return hashes(keys, self.factors)
 
     def recall(self, hashes: Hashes) -> Sides:
-        """The side of each conversation, NONE where it is not remembered."""
-        at = np.minimum(np.searchsorted(self._hashes, hashes), max(len(self._hashes) - 1, 0))
-        if not len(self._hashes):
-            return np.full(len(hashes), Side.NONE, np.uint8)
-        return np.where(self._hashes[at] == hashes, self._sides[at], np.uint8(Side.NONE))
+        """The side of each conversation, NONE where it is not remembered; fast for ascending hashes."""
+        at, known = self._find(hashes)
+        sides = np.full(len(hashes), Side.NONE, np.uint8)
+        sides[known] = self._sides[at[known]]
+        return sides
 
     def remember(self, hashes: Hashes, sides: Sides) -> None:
-        """Take one window's decisions; what was longest unseen goes when the table is full."""
+        """Take one window's decisions, each hash once; what was longest unseen goes when the table is full."""
         self._now += 1
-        # A later duplicate wins: new decisions stand behind old ones, and unique reads from the end.
-        every = np.concatenate([self._hashes, hashes])[::-1]
-        side = np.concatenate([self._sides, sides])[::-1]
-        last = np.concatenate([self._last, np.full(len(hashes), self._now)])[::-1]
-        self._hashes, newest = np.unique(every, return_index=True)
-        self._sides, self._last = side[newest], last[newest]
+        at, known = self._find(hashes)
+        self._sides[at[known]], self._last[at[known]] = sides[known], self._now
+        order = np.argsort(hashes[~known])
+        new, where = hashes[~known][order], at[~known][order]
+        self._hashes = np.insert(self._hashes, where, new)
+        self._sides = np.insert(self._sides, where, sides[~known][order])
+        self._last = np.insert(self._last, where, self._now)
         if len(self._hashes) > self._capacity:
-            keep = np.sort(np.argsort(self._last, kind="stable")[-self._capacity :])
+            keep = np.sort(np.argpartition(self._last, -self._capacity)[-self._capacity :])
             self._hashes, self._sides, self._last = self._hashes[keep], self._sides[keep], self._last[keep]
+
+    def _find(self, hashes: Hashes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+        """Where each hash is or is to be, and whether it is there."""
+        at = np.searchsorted(self._hashes, hashes)
+        known = np.zeros(len(hashes), np.bool_)
+        inside = at < len(self._hashes)
+        known[inside] = self._hashes[at[inside]] == hashes[inside]
+        return at, known

@@ -105,7 +105,18 @@ class Coverage(StrEnum):
 
     FULL = "full"
     EGRESS_ONLY = "egress-only"
+    INGRESS_ONLY = "ingress-only"
     NONE = "none"
+
+    @property
+    def sees_egress(self) -> bool:
+        """Whether what the pod sends is seen."""
+        return self in {Coverage.FULL, Coverage.EGRESS_ONLY}
+
+    @property
+    def sees_ingress(self) -> bool:
+        """Whether what reaches the pod is seen."""
+        return self in {Coverage.FULL, Coverage.INGRESS_ONLY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,14 @@ class InterfaceCounters:
     rx_bytes: int
     rx_packets: int
 
+    @property
+    def four(self) -> tuple[int, int, int, int]:
+        """All of them, in this order."""
+        return self.tx_bytes, self.tx_packets, self.rx_bytes, self.rx_packets
+
+
+NOTHING: Final = InterfaceCounters(0, 0, 0, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
@@ -124,7 +143,7 @@ class Attachment:
 
     `id` is the agent's own and never used twice within a boot id. Times are the agent's
     monotonic microseconds. `addresses` are those of the pod, as far as routes or frames from
-    its side showed them.
+    its side showed them. `passed` is what its agent captured of it before this window.
     """
 
     id: int
@@ -137,6 +156,7 @@ class Attachment:
     counters: InterfaceCounters | None = None
     first_counters: InterfaceCounters | None = None
     coverage: Coverage = Coverage.FULL
+    passed: InterfaceCounters = NOTHING
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,3 +200,7 @@ class Batch:
     error_us: int
     windows: tuple[Window, ...]
     gauges: Mapping[str, float] = field(default_factory=dict)
+
+    def times(self, window: Window) -> tuple[int, int]:
+        """Start and end of one of its windows in Redis time."""
+        return window.start_us + self.offset_us, window.end_us + self.offset_us

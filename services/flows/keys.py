@@ -33,6 +33,10 @@ FIELD_BATCH: Final = b"batch"
 # aggregator has read every batch. An agent whose entry lies before it and is not applied sends
 # again; while the aggregator is away the cursor stands still, and so does the stream's length.
 APPLIED_CURSOR: Final = b"cursor"
+# Fields of the totals begin so: a node's name, and how much its interfaces' sources saw.
+COVERAGE: Final = "coverage:"
+BEHIND: Final = frozenset(("service", "node"))
+"""What pods may be behind of; which ones they are is in the totals."""
 # The one field of an entry in the stream of ticks.
 FIELD_TICK: Final = b"tick"
 
@@ -59,7 +63,7 @@ class Keys:
 
     @property
     def totals(self) -> str:
-        """Hash: `session` and one field `row:<number>` per pod row."""
+        """Hash: `session`, one field `row:<number>` per pod row and one `coverage:<node>` per node."""
         return f"{self._tag}:totals"
 
     @property
@@ -83,13 +87,18 @@ class Keys:
         return f"{self._tag}:fence"
 
     def peers(self, row: int) -> str:
-        """Hash: one row's peers, at most `peers_per_pod` and one `other peers` per scope."""
+        """Hash: one row's peers, at most `peers_per_pod` and one `other peers` per scope and way of counting."""
         return f"{self.peers_prefix}{row}"
 
     @property
     def peers_prefix(self) -> str:
         """What the names of all rows' peers begin with."""
         return f"{self._tag}:peers:"
+
+
+def behind(what: str, namespace: str, name: str) -> str:
+    """The field of the totals that lists the pods (`namespace/pod`) that may be behind a Service or node."""
+    return f"behind:{what}:{namespace}/{name}"
 
 
 def shard_of(node: str, shards: int) -> int:

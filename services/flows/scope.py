@@ -117,6 +117,8 @@ class Pod:
     name: str
     place: Place = Place()
     labels: tuple[tuple[str, str], ...] = ()
+    ingress: bool = False
+    """Whether it brings traffic in from outside the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,18 @@ class Verdict:
 _METADATA: Final = frozenset(map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254")))
 _NODE_LOCAL_DNS: Final = ipaddress.ip_address("169.254.20.10")
 _BROADCAST: Final = ipaddress.ip_address("255.255.255.255")
+_SPECIAL: Final = frozenset(
+    (
+        Rule.CLOUD_METADATA,
+        Rule.NODE_LOCAL_DNS,
+        Rule.UNSPECIFIED,
+        Rule.LOOPBACK,
+        Rule.LINK_LOCAL,
+        Rule.MULTICAST,
+        Rule.BROADCAST,
+    )
+)
+"""What an address of its own is to a pod as well."""
 PRIVATE_RANGES: Final = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
 )
@@ -182,14 +196,36 @@ def classify(address: Address, me: Pod | None, own: frozenset[Address], world: W
     `me` is the pod whose interface saw it (None: not known), `own` its addresses.
     """
     address = normal(address)
+    found = resolve(address, world)
+    if address in own or (me is not None and isinstance(found.peer, Pod) and found.peer.uid == me.uid):
+        return itself(me, found)
+    return seen_from(me.place if me else Place(), found)
+
+
+def resolve(address: Address, world: World) -> Verdict:
+    """The part of a verdict that is the same for all; where a pod has the address its scope is not."""
     return (
         _special(address)
-        or _own(address, own)
-        or _pod(address, me, world)
+        or _pod(address, world)
         or _known(address, world)
         or _range(address, world)
         or Verdict(Scope.INTERNET, Rule.PUBLIC)
     )
+
+
+def is_special(rule: Rule) -> bool:
+    """Whether what this rule says of an address is the same for who has it."""
+    return rule in _SPECIAL
+
+
+def itself(me: Pod | None, found: Verdict) -> Verdict:
+    """The verdict of a pod on an address of its own, of which `resolve` found this."""
+    return found if found.rule in _SPECIAL else Verdict(Scope.SAME_POD, Rule.OWN_ADDRESS, me)
+
+
+def seen_from(here: Place, found: Verdict) -> Verdict:
+    """The verdict of a pod that runs `here` on any other address, of which `resolve` found this."""
+    return Verdict(*distance(here, found.peer.place), found.peer) if isinstance(found.peer, Pod) else found
 
 
 def _special(address: Address) -> Verdict | None:
@@ -209,20 +245,12 @@ def _special(address: Address) -> Verdict | None:
     return None
 
 
-def _own(address: Address, own: frozenset[Address]) -> Verdict | None:
-    return Verdict(Scope.SAME_POD, Rule.OWN_ADDRESS) if address in own else None
-
-
-def _pod(address: Address, me: Pod | None, world: World) -> Verdict | None:
+def _pod(address: Address, world: World) -> Verdict | None:
     try:
         peer = world.pod(address)
     except Ambiguous:
         return Verdict(Scope.CLUSTER_UNRESOLVED, Rule.AMBIGUOUS_WINDOW)
-    if peer is None:
-        return None
-    if me is not None and peer.uid == me.uid:
-        return Verdict(Scope.SAME_POD, Rule.OWN_ADDRESS, peer)
-    return Verdict(*distance(me.place if me else Place(), peer.place), peer)
+    return None if peer is None else Verdict(Scope.CLUSTER, Rule.POD, peer)
 
 
 def distance(here: Place, there: Place) -> tuple[Scope, Rule]:

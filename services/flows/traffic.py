@@ -7,8 +7,9 @@ the totals at tick n and every tick since then has the totals of now.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Final
 
 import msgpack
@@ -39,6 +40,7 @@ ROW_COUNTERS: Final = (
 UDP part that came through an ingress controller or load balancer (`via: ingress`).
 """
 
+VIA_INGRESS: Final = "ingress"
 Counts = list[int]
 """One number per entry of `ROW_COUNTERS`."""
 ByScope = dict[Scope, Counts]
@@ -153,6 +155,17 @@ class Tick:
         return f"{self.epoch}-{self.n}"
 
 
+class Counted(IntEnum):
+    """Where a row's traffic with a peer counts for the cluster; it keeps peers of one name apart."""
+
+    AT_SENDER = 0
+    """Each direction where it is sent, as far as that is seen."""
+    HERE = 1
+    """Both directions at this row."""
+    THERE = 2
+    """Both directions at the other end, as far as it is seen."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """One peer of one row; counters as `ROW_COUNTERS`."""
@@ -172,6 +185,8 @@ class Peer:
     what: str = ""
     """`pod`, `service`, `node`, `cidr` or empty."""
     via: str = ""
+    """`ingress` where the pod was reached through an ingress controller or gateway."""
+    counted: Counted = Counted.AT_SENDER
     local: str = ""
     """The row's own address, where a source (a capture file) tells several of them apart."""
 
@@ -185,22 +200,30 @@ def parse_tick_id(text: str) -> tuple[int, int]:
 
 
 def encode_tick(tick: Tick) -> bytes:
-    """The bytes of a tick: changes by column, one entry per row and scope."""
-    flat = [(row, scope) for row in tick.changes for scope in row.added]
-    columns = {name: [row.added[scope][at] for row, scope in flat] for at, name in enumerate(ROW_COUNTERS)}
-    return _pack(
+    """The bytes of a tick."""
+    flat = [(row.number, SCOPES.index(scope), row.window_us) for row in tick.changes for scope in row.added]
+    lines = [counts for row in tick.changes for counts in row.added.values()]
+    rows, scopes, windows = ([one[at] for one in flat] for at in range(3))
+    return encode_changes(tick, rows, scopes, windows, [[counts[at] for counts in lines] for at in _COLUMNS])
+
+
+def encode_changes(
+    tick: Tick, rows: list[int], scopes: list[int], windows: list[int], counts: Iterable[Sequence[int]]
+) -> bytes:
+    """The bytes of a tick with changes by column, one entry per row and scope; `counts` has a column per counter."""
+    return pack(
         {
             "v": VERSION,
             "epoch": tick.epoch,
             "n": tick.n,
             "at": tick.at_us,
-            "rows": [row.number for row, _ in flat],
-            "scopes": [SCOPES.index(scope) for _, scope in flat],
-            "windows": [row.window_us for row, _ in flat],
-            "columns": {name: values for name, values in columns.items() if any(values)},
-            "identities": {str(number): asdict(entry) for number, entry in tick.identities.items()},
+            "rows": rows,
+            "scopes": scopes,
+            "windows": windows,
+            "columns": {name: values for name, values in zip(ROW_COUNTERS, counts, strict=True) if any(values)},
+            "identities": {str(number): _plain(entry) for number, entry in tick.identities.items()},
             "removed": list(tick.removed),
-            "nodes": [asdict(node) for node in tick.nodes],
+            "nodes": [_plain(node) for node in tick.nodes],
             "cluster": _scopes_out(tick.cluster),
             "pending": tick.pending_bytes,
             "overlap": tick.overlap_bytes,
@@ -212,7 +235,7 @@ def encode_tick(tick: Tick) -> bytes:
 def decode_tick(data: bytes) -> Tick:
     """The tick behind `data`; raises TrafficError."""
     try:
-        raw = _unpack(data)
+        raw = unpack(data)
         added: dict[int, tuple[int, ByScope]] = {}
         columns = [raw["columns"].get(name) for name in ROW_COUNTERS]
         for at, (number, scope, window) in enumerate(zip(raw["rows"], raw["scopes"], raw["windows"], strict=True)):
@@ -237,20 +260,23 @@ def decode_tick(data: bytes) -> Tick:
 
 def encode_row(row: Row) -> bytes:
     """The bytes of a row in the totals."""
-    return _pack(
-        {
-            "v": VERSION,
-            "identity": asdict(row.identity),
-            "totals": _scopes_out(row.totals),
-            "window": row.window_us,
-        }
-    )
+    return join_row(encode_identity(row.identity), row.totals, row.window_us)
+
+
+def encode_identity(identity: Identity) -> bytes:
+    """The bytes of an identity, which changes far less often than its row."""
+    return pack(_plain(identity))
+
+
+def join_row(identity: bytes, totals: ByScope, window_us: int) -> bytes:
+    """The bytes of a row whose identity is in bytes already: a map of version, identity, totals and window."""
+    return b"".join((_ROW_HEAD, identity, _TOTALS, pack(_scopes_out(totals)), _WINDOW, pack(window_us)))
 
 
 def decode_row(number: int, data: bytes) -> Row:
     """Row `number` behind `data`; raises TrafficError."""
     try:
-        raw = _unpack(data)
+        raw = unpack(data)
         return Row(number, _identity_in(raw["identity"]), _scopes_in(raw["totals"]), raw["window"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise TrafficError(f"not a row of version {VERSION}: {error!r}") from error
@@ -264,18 +290,18 @@ def encode_session(session: Session) -> bytes:
         "n": session.n,
         "started": session.started_us,
         "cluster": _scopes_out(session.cluster),
-        "nodes": [asdict(node) for node in session.nodes.values()],
+        "nodes": [_plain(node) for node in session.nodes.values()],
         "pending": session.pending_bytes,
         "overlap": session.overlap_bytes,
         "loss": dict(session.loss),
     }
-    return _pack(raw)
+    return pack(raw)
 
 
 def decode_session(data: bytes) -> Session:
     """The session behind `data`; raises TrafficError."""
     try:
-        raw = _unpack(data)
+        raw = unpack(data)
         return Session(
             epoch=raw["epoch"],
             n=raw["n"],
@@ -290,54 +316,6 @@ def decode_session(data: bytes) -> Session:
         raise TrafficError(f"not a session of version {VERSION}: {error!r}") from error
 
 
-def peer_key(peer: Peer) -> bytes:
-    """What keeps a row's peers apart: the field under which a peer stands in the row's hash."""
-    what = peer.kind, peer.scope.value, peer.rule, peer.via, peer.namespace, peer.name, peer.local
-    return _pack([peer.address, peer.protocol, peer.port, peer.server, *what])
-
-
-def encode_peer(peer: Peer) -> bytes:
-    """The bytes of a peer."""
-    return _pack({"v": VERSION, **{entry.name: getattr(peer, entry.name) for entry in fields(peer)}})
-
-
-def decode_peer(data: bytes) -> Peer:
-    """The peer behind `data`; raises TrafficError."""
-    try:
-        raw = _unpack(data)
-        del raw["v"]
-        raw["scope"] = Scope(raw["scope"])
-        return Peer(**raw)
-    except (KeyError, TypeError, ValueError) as error:
-        raise TrafficError(f"not a peer of version {VERSION}: {error!r}") from error
-
-
-def encode_history(bucket: Mapping[int, Mapping[Scope, tuple[int, int]]]) -> bytes:
-    """One bucket of the history: row -> scope -> (tx_bytes, rx_bytes), by column."""
-    flat = [(row, scope, *pair) for row, scopes in bucket.items() for scope, pair in scopes.items()]
-    return _pack(
-        {
-            "v": VERSION,
-            "rows": [entry[0] for entry in flat],
-            "scopes": [SCOPES.index(entry[1]) for entry in flat],
-            "tx": [entry[2] for entry in flat],
-            "rx": [entry[3] for entry in flat],
-        }
-    )
-
-
-def decode_history(data: bytes) -> dict[int, dict[Scope, tuple[int, int]]]:
-    """The bucket behind `data`; raises TrafficError."""
-    try:
-        raw = _unpack(data)
-        bucket: dict[int, dict[Scope, tuple[int, int]]] = {}
-        for row, scope, sent, received in zip(raw["rows"], raw["scopes"], raw["tx"], raw["rx"], strict=True):
-            bucket.setdefault(row, {})[SCOPES[scope]] = (sent, received)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise TrafficError(f"not a history bucket of version {VERSION}: {error!r}") from error
-    return bucket
-
-
 def add_scopes(into: ByScope, added: ByScope) -> None:
     """Add counters scope by scope, in place."""
     for scope, counts in added.items():
@@ -348,6 +326,11 @@ def add_scopes(into: ByScope, added: ByScope) -> None:
 def no_counts() -> Counts:
     """A zero for every counter."""
     return [0] * len(ROW_COUNTERS)
+
+
+def _plain(one: Identity | NodeReport) -> dict[str, Any]:
+    """Its fields by name; `asdict` copies each one deeply, and takes twenty times as long."""
+    return {name: getattr(one, name) for name in one.__slots__}
 
 
 def _scopes_out(scopes: ByScope) -> dict[str, Counts]:
@@ -371,12 +354,21 @@ def _identity_in(raw: dict[str, Any]) -> Identity:
     )
 
 
-def _pack(raw: object) -> bytes:
+def pack(raw: object) -> bytes:
+    """The bytes of plain values with their version among them."""
     packed: bytes = msgpack.packb(raw)
     return packed
 
 
-def _unpack(data: bytes) -> dict[str, Any]:
+_COLUMNS: Final = range(len(ROW_COUNTERS))
+_MAP_OF_FOUR: Final = b"\x84"
+_ROW_HEAD: Final = b"".join((_MAP_OF_FOUR, pack("v"), pack(VERSION), pack("identity")))
+_TOTALS: Final = pack("totals")
+_WINDOW: Final = pack("window")
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """The map behind `data`; raises ValueError where it is of another version."""
     raw = msgpack.unpackb(data)
     if not isinstance(raw, dict) or raw.get("v") != VERSION:
         raise ValueError("another version or no map")

@@ -7,6 +7,7 @@ bytes each, and rows refer to them by position.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final, TypeVar
 
 import msgpack
@@ -14,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from services.flows import address, keys
+from services.flows.columns import narrow, wide
 from services.flows.delta import (
     COUNTERS,
     FLOW,
+    NOTHING,
     Attachment,
     Batch,
     Coverage,
@@ -26,12 +29,15 @@ from services.flows.delta import (
     Side,
     Window,
 )
-from services.flows.table import group
+from services.flows.table import group_columns, transposed
 
 VERSION: Final = 1
 _PLAIN: Final = ("attachment", "kind", "protocol", "server", "port", *COUNTERS)
-_WIDTHS: Final = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8"}
-_PAIR: Final = np.dtype([("hi", "<u8"), ("lo", "<u8")])
+_WORD: Final = {name: offset // 8 for name, (kind, offset, *_) in (FLOW.fields or {}).items() if kind.itemsize == 8}
+"""Which word of a row each column is that takes a whole one."""
+_ATTACHMENT: Final = (int, str, int, str, int)
+_COVERAGE: Final = {one.value: one for one in Coverage}
+_FOUR_COUNTS: Final = (int,) * 4
 _MAX_ROWS: Final = 1_000_000
 _T = TypeVar("_T")
 
@@ -102,7 +108,7 @@ def _window_in(raw: object) -> Window:
     attachments = tuple(_attachment_in(entry) for entry in _get(raw, "attachments", list))
     flows = _columns_in(_count(raw, "rows"), _get(raw, "addresses", bytes), _get(raw, "columns", dict))
     known = np.array([entry.id for entry in attachments], np.uint32)
-    if not np.isin(flows["attachment"], known).all():
+    if not _among(flows["attachment"], np.sort(known)):
         raise WireError("a row names an attachment that its window does not list")
     start, end = _get(raw, "start", int), _get(raw, "end", int)
     if end < start:
@@ -123,22 +129,21 @@ def _attachment_out(entry: Attachment) -> list[Any]:
         _counters_out(entry.counters),
         _counters_out(entry.first_counters),
         entry.coverage.value,
+        _counters_out(entry.passed),
     ]
 
 
 def _attachment_in(raw: object) -> Attachment:
-    if not isinstance(raw, list) or len(raw) != 10:
-        raise WireError("attachment is not a list of 10")
-    number, interface, index, source, attached, detached, packed, counters, first, coverage = raw
-    plain = (number, int), (interface, str), (index, int), (source, str), (attached, int), (packed, bytes)
-    if not all(type(value) is kind for value, kind in plain) or not isinstance(detached, int | None):
+    if not isinstance(raw, list) or len(raw) != 11:
+        raise WireError("attachment is not a list of 11")
+    number, interface, index, source, attached, detached, packed, counters, first, coverage, passed = raw
+    if tuple(map(type, raw[:5])) != _ATTACHMENT or type(packed) is not bytes or not isinstance(detached, int | None):
         raise WireError("attachment has a field of the wrong type")
     if not 0 <= number < 1 << 32 or len(packed) % 16:
         raise WireError("attachment has an id or addresses out of bounds")
-    try:
-        seen = Coverage(coverage)
-    except ValueError as error:
-        raise WireError(f"attachment has unknown coverage {coverage!r}") from error
+    seen = _COVERAGE.get(coverage) if isinstance(coverage, str) else None
+    if seen is None:
+        raise WireError(f"attachment has unknown coverage {coverage!r}")
     return Attachment(
         id=number,
         interface=interface,
@@ -146,11 +151,18 @@ def _attachment_in(raw: object) -> Attachment:
         source=source,
         attached_us=attached,
         detached_us=detached,
-        addresses=tuple(address.from_bytes(packed[at : at + 16]) for at in range(0, len(packed), 16)),
+        addresses=_addresses(packed),
         counters=_counters_in(counters),
         first_counters=_counters_in(first),
         coverage=seen,
+        passed=_counters_in(passed) or NOTHING,
     )
+
+
+@functools.lru_cache(maxsize=65536)
+def _addresses(packed: bytes) -> tuple[address.Address, ...]:
+    """The addresses in 16 bytes each; agents tell the same ones each second."""
+    return tuple(address.from_bytes(packed[at : at + 16]) for at in range(0, len(packed), 16))
 
 
 def _counters_out(counters: InterfaceCounters | None) -> list[int] | None:
@@ -162,33 +174,21 @@ def _counters_out(counters: InterfaceCounters | None) -> list[int] | None:
 def _counters_in(raw: object) -> InterfaceCounters | None:
     if raw is None:
         return None
-    if not isinstance(raw, list) or len(raw) != 4 or not all(type(n) is int and n >= 0 for n in raw):
+    if not isinstance(raw, list) or tuple(map(type, raw)) != _FOUR_COUNTS or min(raw) < 0:
         raise WireError("interface counters are not four counts")
     return InterfaceCounters(*raw)
 
 
 def _columns_out(rows: Rows) -> tuple[bytes, dict[str, list[Any]]]:
     count = len(rows)
-    ends = np.zeros(2 * count, _PAIR)
-    for word in ("hi", "lo"):
-        ends[word][:count] = rows[f"local_{word}"]
-        ends[word][count:] = rows[f"peer_{word}"]
-    first, inverse = group(ends)
-    table = ends[first]
-    big_endian = np.stack([table["hi"], table["lo"]], axis=1).astype(">u8").tobytes()
-    columns = {name: _narrow(rows[name]) for name in _PLAIN}
-    columns["local"] = _narrow(inverse[:count].astype(np.uint64))
-    columns["peer"] = _narrow(inverse[count:].astype(np.uint64))
+    words = transposed(np.ascontiguousarray(rows).view(np.uint64).reshape(-1, FLOW.itemsize // 8))
+    hi, lo = (np.concatenate([words[_WORD[f"local_{end}"]], words[_WORD[f"peer_{end}"]]]) for end in ("hi", "lo"))
+    first, inverse = group_columns([lo, hi])
+    big_endian = np.stack([hi[first], lo[first]], axis=1).astype(">u8").tobytes()
+    columns = {name: narrow(words[_WORD[name]] if name in _WORD else rows[name]) for name in _PLAIN}
+    columns["local"] = narrow(inverse[:count])
+    columns["peer"] = narrow(inverse[count:])
     return big_endian, columns
-
-
-def _narrow(values: npt.NDArray[Any]) -> list[Any]:
-    """A column as [bytes per value, values]; an all-zero column, which is common, as [0, b""]."""
-    most = int(values.max(initial=0))
-    if most == 0:
-        return [0, b""]
-    width = next(width for width in _WIDTHS if most < 1 << (8 * width))
-    return [width, values.astype(_WIDTHS[width]).tobytes()]
 
 
 def _columns_in(count: int, table: bytes, columns: dict[str, Any]) -> Rows:
@@ -197,7 +197,8 @@ def _columns_in(count: int, table: bytes, columns: dict[str, Any]) -> Rows:
     rows = np.zeros(count, FLOW)
     for name in _PLAIN:
         values = _wide(columns, name, count)
-        if count and int(values.max()) > np.iinfo(rows.dtype[name]).max:
+        fits = rows.dtype[name]
+        if values.itemsize > fits.itemsize and int(values.max(initial=0)) > np.iinfo(fits).max:
             raise WireError(f"column {name} does not fit its type")
         rows[name] = values
     if count and (rows["kind"].max() > max(Kind) or rows["server"].max() > max(Side)):
@@ -212,16 +213,18 @@ def _columns_in(count: int, table: bytes, columns: dict[str, Any]) -> Rows:
     return rows
 
 
-def _wide(columns: dict[str, Any], name: str, count: int) -> npt.NDArray[np.uint64]:
-    entry = columns.get(name)
-    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], bytes):
-        raise WireError(f"column {name} is missing or malformed")
-    width, data = entry
-    if width == 0 and data == b"":
-        return np.zeros(count, np.uint64)
-    if type(width) is not int or width not in _WIDTHS or len(data) != width * count:
-        raise WireError(f"column {name} has not the length of {count} rows")
-    return np.frombuffer(data, _WIDTHS[width]).astype(np.uint64)
+def _among(numbers: npt.NDArray[Any], known: npt.NDArray[np.uint32]) -> bool:
+    """Whether all numbers are among those that are known, which are in order."""
+    if not len(known):
+        return not len(numbers)
+    return bool((known.take(np.searchsorted(known, numbers), mode="clip") == numbers).all())
+
+
+def _wide(columns: dict[str, Any], name: str, count: int) -> npt.NDArray[Any]:
+    try:
+        return wide(columns.get(name), count)
+    except ValueError as error:
+        raise WireError(f"column {name} {error}") from error
 
 
 def _get(raw: dict[str, Any], name: str, kind: type[_T]) -> _T:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import pwd
 import subprocess
+import sys
 import webbrowser
 from collections.abc import Mapping
 from typing import Final
@@ -20,9 +20,10 @@ def open_page(url: str, environ: Mapping[str, str]) -> bool:
     Under sudo the browser is the caller's, as whom it runs: root's would be an empty one with
     all privileges, and most refuse that.
     """
-    if not any(environ.get(name) for name in _DISPLAYS):
+    linux = sys.platform == "linux"
+    if linux and not any(environ.get(name) for name in _DISPLAYS):
         return False
-    argv = as_caller(url, environ) if os.geteuid() == 0 else None
+    argv = as_caller(url, environ) if linux and os.geteuid() == 0 else None
     if argv is None:
         return webbrowser.open(url)
     # What the browser says is not for our terminal.
@@ -36,6 +37,9 @@ def open_page(url: str, environ: Mapping[str, str]) -> bool:
 
 def as_caller(url: str, environ: Mapping[str, str]) -> list[str] | None:
     """The command line that opens `url` as the user who called sudo; None where nobody did."""
+    # Only here: no other system than a Unix has it.
+    import pwd
+
     try:
         user = pwd.getpwuid(int(environ["SUDO_UID"]))
     except (KeyError, ValueError):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import secrets
 import shutil
 import stat
@@ -18,6 +16,8 @@ from typing import Final
 import services
 from services.runtime.errors import PodloxxError
 
+LINUX: Final = sys.platform == "linux"
+"""Elsewhere only clusters are looked at: what that starts needs no privileges, and ends when its parent is gone."""
 _UIDS: Final = range(61184, 65520)
 """systemd's range for users that exist only as long as a service; nobody else hands these out."""
 _PROC: Final = Path("/proc/self")
@@ -57,6 +57,8 @@ def command(
     Nothing in it forks, so the child is the launcher's own; the death signal is set last, after
     the change of user, which would clear it. Raises PodloxxError where util-linux is missing.
     """
+    if not LINUX:
+        return list(inner)
     if missing := [tool for tool in ("setpriv", "nsenter") if shutil.which(tool) is None]:
         raise PodloxxError(f"{' and '.join(missing)} of util-linux cannot be found: install that package")
     argv = ["setpriv", "--no-new-privs", "--pdeathsig=KILL"]
@@ -70,7 +72,9 @@ def command(
 
 
 def effective() -> frozenset[str]:
-    """The capabilities of this process, of those that matter here."""
+    """The capabilities of this process, of those that matter here; none where there is no such thing."""
+    if not LINUX:
+        return frozenset()
     lines = (_PROC / "status").read_text().splitlines()
     [mask] = [int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")]
     return frozenset(name for name, number in _CAPABILITIES.items() if mask >> number & 1)
@@ -81,9 +85,13 @@ def session_users(names: Sequence[str], programs: Iterable[Path] = ()) -> tuple[
 
     `programs` are files that they run, besides Python.
     """
-    reason = _bound_to_launcher()
+    reason = bound_to_launcher()
     if reason:
         return dict.fromkeys(names, User(None, None)), reason
+    # Only here: no other system than a Unix has them.
+    import grp
+    import pwd
+
     taken = {entry.pw_uid for entry in pwd.getpwall()} | {entry.gr_gid for entry in grp.getgrall()}
     chosen = secrets.SystemRandom().sample([uid for uid in _UIDS if uid not in taken], len(names))
     # Also for children that share a user: nobody else is in this group.
@@ -100,13 +108,20 @@ def session_users(names: Sequence[str], programs: Iterable[Path] = ()) -> tuple[
     return dict.fromkeys(names, User(None, None)), reason
 
 
+def in_user_namespace() -> bool:
+    """Whether our root is that of a user namespace, and so nobody outside."""
+    return not _maps(range(2**32 - 1), (_PROC / "uid_map").read_text())
+
+
 def open_to_all(path: Path) -> bool:
     """Whether every user may read the file."""
     return not _barred_by(path)
 
 
-def _bound_to_launcher() -> str:
+def bound_to_launcher() -> str:
     """Why children can be nobody but the launcher; empty where they can."""
+    if not LINUX:
+        return "this is not Linux"
     if os.geteuid() != 0:
         return "the launcher is not root"
     if missing := [name for name in _TO_CHANGE_USERS if name not in effective()]:

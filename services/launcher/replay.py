@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from services.flows import address, keys, traffic
+from services.flows import address, keys, peer_store
 from services.flows.address import Address
 from services.flows.delta import Kind, Malformed
 from services.flows.protocols import ethertype_name, protocol_name
@@ -132,7 +132,7 @@ async def _peers(one: Rig) -> list[Peer]:
                     for row in rows[at : at + _ROWS_AT_ONCE]:
                         asked.hgetall(names.peers(row))
                     for found in await asked.execute():
-                        peers += map(traffic.decode_peer, found.values())
+                        peers += peer_store.decode_peers(found)
     return peers
 
 
@@ -172,7 +172,8 @@ def summed(peers: Iterable[Peer]) -> dict[str, Any]:
 
 def _who(peer: Peer) -> dict[str, Any]:
     return {
-        "local": peer.local,
+        # One without an address yet, which is all zeros and so not told apart from none at all.
+        "local": peer.local or "::",
         "peer": peer.address,
         "protocol": protocol_name(peer.protocol),
         "port": peer.port,

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from services.launcher.child import User, session_users
 from services.launcher.children import Child, Children
 from services.launcher.session import Session
 from services.launcher.status_line import StatusLine, summary
-from services.launcher.store import Store
+from services.launcher.store import Reached
 from services.runtime.errors import PodloxxError, UsageError
 
 _READY_S: Final = 20.0
@@ -70,7 +70,7 @@ class Ear:
         if _FULL in line:
             self.store_full = True
         if self.wanted.verbose:
-            _echo(line)
+            echo(line)
 
 
 @dataclass(slots=True)
@@ -78,11 +78,13 @@ class Rig:
     """A session's store and services."""
 
     session: Session
-    store: Store
+    store: Reached
     children: Children
     users: Mapping[str, User]
     end_requested: asyncio.Event
     ear: Ear
+    way: Mapping[str, str] = field(default_factory=dict)
+    """What the API is told of the way to the store, where that is a long one."""
 
     async def service(
         self,
@@ -162,7 +164,14 @@ async def rig(
             sessions.end(session)
 
 
-async def show(one: Rig, wanted: Wanted, port: int, *, but: Child | None = None) -> None:
+async def show(
+    one: Rig,
+    wanted: Wanted,
+    port: int,
+    *,
+    but: Child | None = None,
+    note: str = "CTRL+C ends it and leaves nothing behind",
+) -> None:
     """Print the address, open the browser, keep the status line; ends when the session is to end.
 
     Raises ChildError when a child ends before, except `but` with exit code 0.
@@ -170,7 +179,7 @@ async def show(one: Rig, wanted: Wanted, port: int, *, but: Child | None = None)
     if one.end_requested.is_set():
         return
     url = base_url(wanted, port)
-    print(f"podloxx shows live traffic at {url} (CTRL+C ends it and leaves nothing behind)", flush=True)
+    print(f"podloxx shows live traffic at {url} ({note})", flush=True)
     # A token would be on the browser's command line, for all to read.
     if wanted.browser and not wanted.api.get("token_file"):
         # The display is who sits here, which no setting of ours says.
@@ -206,7 +215,8 @@ def _described(user: User) -> str:
     return "as root without capabilities" if user.uid is None else f"as their owner (uid {user.uid})"
 
 
-def _echo(line: str) -> None:
+def echo(line: str) -> None:
+    """Say something beside the status line."""
     # On a terminal the status line stands where this one goes.
     print(f"\r\x1b[2K{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
@@ -232,7 +242,7 @@ async def _watch(one: Rig, wanted: Wanted, line: StatusLine, url: str) -> None:
         while not one.end_requested.is_set():
             if one.ear.store_full and not told:
                 told = True
-                _echo(f"podloxx: {one.ear.sentence}; until then nothing more is counted")
+                echo(f"podloxx: {one.ear.sentence}; until then nothing more is counted")
             running_s = time.monotonic() - started
             if wanted.for_s is not None and running_s >= wanted.for_s:
                 return

@@ -7,6 +7,8 @@ import os
 import re
 import secrets
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ _NAME: Final = re.compile(r"podloxx-([a-z0-9]{8})")
 _UNNAMED: Final = re.compile(r"\.podloxx-(\d+)-\w+")
 """A session that is being made, with its launcher's number."""
 _STATE: Final = "launcher.json"
+_PS_S: Final = 5.0
 _START_TICKS_FIELD: Final = 19
 """Of /proc/PID/stat, counted after the name in parentheses."""
 
@@ -42,10 +45,21 @@ class Session:
         return path
 
     def lend(self, path: Path, user: User) -> Path:
-        """The file's absolute path; where others may not read it that of a copy for `user` alone."""
-        if user.uid is None or open_to_all(path):
+        """The file's absolute path; where others may not read it that of a copy for `user` alone.
+
+        Files in the session's own folder are for the services as they are.
+        """
+        if user.uid is None or open_to_all(path) or path.parent == self.folder:
             return path.absolute()
         return self.secret(f"lent-{path.name}", path.read_bytes(), user)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write so that a reader sees the old file or the new one; readable by all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.chmod(0o644)
+    partial.replace(path)
 
 
 def base() -> Path:
@@ -109,15 +123,28 @@ def _alive(folder: Path) -> bool:
         if match := _UNNAMED.fullmatch(folder.name):
             return _start_ticks(int(match[1])) is not None
         state = json.loads((folder / _STATE).read_bytes())
-        return _start_ticks(int(state["pid"])) == int(state["start_ticks"])
+        return state["start_ticks"] is not None and _start_ticks(int(state["pid"])) == state["start_ticks"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _start_ticks(pid: int) -> int | None:
+def _start_ticks(pid: int) -> int | str | None:
     """When a process started, so that a number that is used again is not taken for it."""
+    if sys.platform != "linux":
+        return _start_told(pid)
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in {"Z", "X"} else int(fields[_START_TICKS_FIELD])
+
+
+def _start_told(pid: int) -> str | None:
+    """The same as `ps` tells it, where there is no /proc."""
+    argv = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_PS_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    state, _, started = done.stdout.strip().partition(" ")
+    return None if not started or state.startswith("Z") else started.strip()

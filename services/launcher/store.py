@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from services.launcher.child import User
 from services.launcher.session import Session
@@ -21,9 +21,16 @@ RULES: Final[Mapping[str, str]] = {
     "agent": "~podloxx:*:flows ~podloxx:*:applied -@all +xadd +hmget +time +ping",
     "aggregator": "~podloxx:* -@all +@hash +@stream +@string +@scripting +@keyspace +@transaction +@connection +time "
     "-@dangerous",
-    "viewer": "~podloxx:* -@all +hget +hgetall +xread +xrange +xrevrange +multi +exec +discard +time +ping",
+    "viewer": "~podloxx:* -@all +hget +hmget +hgetall +xread +xrange +xrevrange +multi +exec +discard +time +ping",
 }
 """What each user may do; the default user may nothing."""
+
+
+class Reached(Protocol):
+    """A store that services can be told how to reach."""
+
+    def settings(self, user: str) -> dict[str, str]:
+        """The settings with which a service connects as `user`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ def prepare(session: Session, program: str, users: Mapping[str, User], memory: s
     return store
 
 
-def viewer(store: Store) -> CommonSettings:
+def viewer(store: Reached) -> CommonSettings:
     """How the launcher itself reads."""
     return CommonSettings(**store.settings("viewer"))  # type: ignore[arg-type]
 

@@ -19,14 +19,23 @@ from services.runtime.settings import CommonSettings, without_password
 _CONNECT_TIMEOUT_S: Final = 5.0
 """Longer than a TCP connection needs in any cluster, short enough to be noticed."""
 
+_ANSWER_TIMEOUT_S: Final = 30.0
+"""For a whole reply: the longest is some 100 MB. A forwarded connection may take and never answer."""
+
+_KEEPALIVE_OPTIONS: Final = {
+    "TCP_KEEPIDLE": 10,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    # What was sent and never acknowledged, in milliseconds: keepalive does not look at that.
+    "TCP_USER_TIMEOUT": 15_000,
+}
+"""By name, since other systems than Linux lack some."""
 _KEEPALIVE: Final[Mapping[str, Any]] = {
     "socket_keepalive": True,
     "socket_keepalive_options": {
-        socket.TCP_KEEPIDLE: 10,
-        socket.TCP_KEEPINTVL: 5,
-        socket.TCP_KEEPCNT: 3,
-        # What was sent and never acknowledged, in milliseconds: keepalive does not look at that.
-        socket.TCP_USER_TIMEOUT: 15_000,
+        number: value
+        for name, value in _KEEPALIVE_OPTIONS.items()
+        if (number := getattr(socket, name, None)) is not None
     },
 }
 """A node that lost its power says nothing: without these a read without time-out waits for hours."""
@@ -45,8 +54,8 @@ def connect(settings: CommonSettings) -> Redis:
             username=settings.redis_user or None,
             password=_password(settings),
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
-            # Blocking reads end by their own time-out. The client's would count them as failures.
-            socket_timeout=None,
+            # Longer than any blocking read.
+            socket_timeout=_ANSWER_TIMEOUT_S,
             # The client's own retries hide an outage for about a minute. Ours know what is at stake.
             retry=Retry(NoBackoff(), 0),
             # A PING before each command is one more round trip; every reader polls more often anyway.

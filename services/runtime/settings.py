@@ -25,13 +25,14 @@ def setting(
     *,
     choices: Sequence[str] = (),
     at_least: float | None = None,
+    at_most: float | None = None,
     shown: str = "",
 ) -> Any:
     """A field of a settings class; its type is the type of `default`.
 
     `shown` stands in the docs where the default depends on the machine.
     """
-    metadata = {"help": text, "choices": tuple(choices), "at_least": at_least, "shown": shown}
+    metadata = {"help": text, "choices": tuple(choices), "at_least": at_least, "at_most": at_most, "shown": shown}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -57,7 +58,9 @@ class CaptureSettings(CommonSettings):
 
     node: str = setting(socket.gethostname, "name of the node", shown="host name")
     capture: str = setting(
-        "auto", "how to see packets: auto takes the best source that works", choices=("auto", "ebpf", "socket", "pcap")
+        "auto",
+        "how to see packets: auto takes the best of ebpf, ring and socket that works",
+        choices=("auto", "ebpf", "ring", "socket", "tcx", "pcap"),
     )
     interface_prefix: str = setting(
         "", "capture links with these prefixes, for example azv|veth|cali, instead of detecting them"
@@ -67,7 +70,8 @@ class CaptureSettings(CommonSettings):
     pcap_speed: float = setting(0.0, "speed of a replay: 1 is real time, 0 as fast as possible", at_least=0)
     pcap_local_file: str = setting("", "file with the addresses that are local in pcap files, one a line")
     flow_capacity: int = setting(131072, "flows kept apart between two flushes; more are folded", at_least=1)
-    batch_rows: int = setting(50000, "flows in one batch; more are folded", at_least=1)
+    # 130 bytes each at most: a batch of more than 8 MB would be refused.
+    batch_rows: int = setting(50000, "flows in one batch; more are folded", at_least=1, at_most=60000)
     flush_interval_s: float = setting(1.0, "seconds between two batches", at_least=0.05)
     ttl_s: float = setting(300.0, "end after so many seconds without the store", at_least=1)
 
@@ -77,8 +81,12 @@ class AggregatorSettings(CommonSettings):
     """Settings of `services.aggregator`."""
 
     directory_file: str = setting("", "JSON file that says which pod has which address")
+    kubeconfig: str = setting("", "learn who has which address from this cluster; in-cluster: from the one we run in")
+    kube_context: str = setting("", "context of the kubeconfig, instead of its current one")
+    session_namespace: str = setting("", "our own namespace, to be deleted when nobody renews the Lease in it any more")
     cidr: str = setting("", "names for address ranges: NAME=CIDR[:scope],…; the scope is private unless given")
     private_cidr: str = setting("", "further private ranges, separated by commas")
+    ingress_selector: str = setting("", "labels of further ingress controllers: KEY=VALUE[,KEY=VALUE…][;…]")
     peers_per_pod: int = setting(1000, "peers kept per pod, the rest is folded by scope; 0 keeps all", at_least=0)
     tick_interval_s: float = setting(0.25, "longest time between a batch and its commit", at_least=0.01)
     lease_ttl_s: float = setting(5.0, "a silent aggregator loses its shard after so many seconds", at_least=1)
@@ -93,6 +101,7 @@ class ApiSettings(CommonSettings):
     token_file: str = setting("", "file with the token that clients must send")
     allowed_hosts: str = setting("", "host names under which the API may be called, separated by commas")
     max_clients: int = setting(1000, "WebSocket clients at a time", at_least=1)
+    way_file: str = setting("", "file that says why the way to the store is interrupted; empty while it is open")
     flow_window_s: float = setting(10.0, "seconds that /traffic/flow covers unless asked otherwise", at_least=1)
 
 
@@ -191,10 +200,12 @@ def _parse(field: dataclasses.Field[Any], text: str, source: str) -> str | int |
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         raise UsageError(f"{source} must be {what}, got {text!r}") from None
-    choices, least = field.metadata["choices"], field.metadata["at_least"]
+    choices, least, most = (field.metadata[name] for name in ("choices", "at_least", "at_most"))
     if choices and value not in choices:
         raise UsageError(f"{source} must be one of {', '.join(choices)}, got {text!r}")
     # Written so that NaN, which compares with nothing, is refused too.
     if least is not None and not float(value) >= least:
         raise UsageError(f"{source} must be at least {least}, got {text!r}")
+    if most is not None and not float(value) <= most:
+        raise UsageError(f"{source} must be at most {most}, got {text!r}")
     return value

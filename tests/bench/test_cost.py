@@ -1,112 +1,133 @@
-"""What each source costs per packet, beside tcpdump in the same run.
+"""What each source costs per packet, beside tcpdump, a loop over libpcap and the original's method in the same run.
 
-`path` is the time that the source adds to the sender's path, `own` the processor time that it takes itself.
-Medians of interleaved rounds; what is asserted is only that the ratios hold on any machine, and by far.
+`path` is the time that the capture adds to the sender's path, `own` the processor time that it takes
+itself. What is asserted is only what holds on any machine, and by far.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import signal
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support.netns import Namespace, namespaces, veth
-from tests.support.wait import wait_until
+from tests.bench.methods import NONE, Round, methods, one_round
+from tests.bench.report import Report
+from tests.bench.world import Way, World
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-ROUNDS, FRAMES = 3, 400_000
-METHODS = ("none", "ebpf", "socket", "tcpdump")
+KERNEL = ("ebpf", "tcx")
 
 
-@pytest.fixture(scope="module")
-def flood(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sender, compiled."""
-    program = tmp_path_factory.mktemp("bench") / "flood"
-    subprocess.run(["cc", "-O2", "-Wall", "-o", str(program), str(HERE / "flood.c")], check=True)
-    return program
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of traffic; `seconds` are enough for drains to be part of it."""
+
+    way: Way
+    flows: int
+    size: int
+    seconds: float = 3.0
+
+    def __str__(self) -> str:
+        return f"{self.flows:,} flows of {self.size} bytes {self.way}"
 
 
-@pytest.fixture(scope="module")
-def link() -> Iterator[tuple[Namespace, Namespace]]:
-    """A node with a pod."""
-    with namespaces("node", "pod") as (node, pod):
-        veth(node, "veth0", pod, "10.9.0.2/24")
-        yield node, pod
+CASES = [
+    Case("from the pod", 100, 64),
+    Case("to the pod", 100, 64),
+    Case("from the pod", 100, 1400),
+    Case("to the pod", 100, 1400),
+    Case("from the pod", 10_000, 64),
+    Case("from the pod", 100_000, 64, 5.0),
+    Case("to the pod", 100_000, 64, 5.0),
+]
 
 
-def processor_ns(pid: int) -> int:
-    """The processor time of a process, all its threads, in nanoseconds."""
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The medians of one method."""
+
+    path: float
+    own: float
+    sent: float
+    seen: float
+
+    @property
+    def total(self) -> float:
+        return self.path + self.own
+
+    @property
+    def share(self) -> float:
+        """Of the packets, in per cent."""
+        return round(100 * self.seen / self.sent, 6)
 
 
-def one_round(method: str, node: Namespace, pod: Namespace, flood: Path, flows: int, size: int) -> dict[str, float]:
-    """Nanoseconds per packet on the path and of the capturing process, and the share of packets seen."""
-    argv = {
-        "none": [],
-        "tcpdump": ["tcpdump", "-n", "-i", "veth0", "-w", "/dev/null"],
-    }.get(method, [sys.executable, "-m", "tests.bench.counting", method, "veth0", "262144"])
-    send = pod.command(str(flood), "eth0", str(flows), str(size), str(FRAMES))
-    if not argv:
-        return {"path": float(subprocess.check_output(send)), "own": 0.0, "seen": 1.0}
-    with subprocess.Popen(
-        node.command(*argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        said = process.stderr.readline() if method == "tcpdump" else process.stdout.readline()
-        while "ready" not in said and "listening on" not in said:
-            said = process.stderr.readline() if method == "tcpdump" else process.stdout.readline()
-            assert said, "it ended before it was ready"
-        before = processor_ns(process.pid)
-        path = float(subprocess.check_output(send))
-        settled: list[int] = []
-        # Whoever reads frames may still be at it.
-        wait_until(lambda: _settled(process.pid, settled), "it has read everything", timeout_s=30)
-        own = (processor_ns(process.pid) - before) / FRAMES
-        process.send_signal(signal.SIGTERM)
-        out, errors = process.communicate()
-    if method == "tcpdump":
-        [seen] = re.findall(r"(\d+) packets? captured", errors)
-        return {"path": path, "own": own, "seen": int(seen) / FRAMES}
-    return {"path": path, "own": own, "seen": json.loads(out.splitlines()[-1])["packets"] / FRAMES}
-
-
-def _settled(pid: int, last: list[int]) -> bool:
-    """Whether a process has used next to no processor time since the previous question."""
-    now = processor_ns(pid)
-    last.append(now)
-    return len(last) > 150 and now - last[-100] < 20_000_000
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(("flows", "size"), [(100, 64), (100, 1400), (10_000, 64), (100_000, 64)])
-def test_cost_per_packet(link: tuple[Namespace, Namespace], flood: Path, flows: int, size: int) -> None:
-    node, pod = link
-    rounds: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
-    for _ in range(ROUNDS):
-        for method in METHODS:
-            rounds[method].append(one_round(method, node, pod, flood, flows, size))
-    middle = {
-        method: {name: statistics.median(one[name] for one in seen) for name in ("path", "own", "seen")}
-        for method, seen in rounds.items()
-    }
-    base = middle["none"]["path"]
-    cost = {method: one["path"] - base + one["own"] for method, one in middle.items()}
-    print(f"\n{flows} flows of {size} bytes, {base:.0f} ns a packet without capture")
-    print(f"{'source':10} {'path ns':>8} {'own ns':>8} {'of tcpdump':>11} {'seen':>9}")
-    for method in METHODS[1:]:
-        one = middle[method]
-        print(
-            f"{method:10} {one['path'] - base:8.0f} {one['own']:8.1f} {cost[method] / cost['tcpdump']:11.2f} "
-            f"{100 * one['seen']:8.3f}%"
+def costs(rounds: dict[str, list[Round]]) -> dict[str, Cost]:
+    """By method; `path` is what it adds to the path of the same round's flood without capture."""
+    bare = [one.path for one in rounds[NONE]]
+    return {
+        name: Cost(
+            statistics.median(one.path - base for one, base in zip(measured, bare, strict=True)),
+            statistics.median(one.own for one in measured),
+            statistics.median(one.sent for one in measured),
+            statistics.median(one.seen / one.sent for one in measured)
+            * statistics.median(one.sent for one in measured),
         )
-    assert middle["ebpf"]["seen"] == 1.0
-    assert cost["ebpf"] < cost["socket"]
+        for name, measured in rounds.items()
+    }
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_cost_per_packet(place: World, programs: dict[str, Path], report: Report, rounds: int, case: Case) -> None:
+    commands = methods(programs)
+    flood = place.flood(programs["flood"], case.way, case.flows, case.size, case.seconds)
+    measured: dict[str, list[Round]] = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            measured[name].append(one_round(command, place, flood))
+    cost = costs(measured)
+    bare = statistics.median(one.path for one in measured[NONE])
+    peers = [name for name in ("tcpdump", "libpcap", "gopacket") if name in cost]
+    report.table(
+        f"{case}; {bare:.0f} ns a packet without capture",
+        ("source", "path ns", "own ns", *(f"of {name}" for name in peers), "sent Mpps", "seen Mpps", "seen"),
+        [
+            (
+                name,
+                f"{one.path:.0f}",
+                f"{one.own:.1f}",
+                *(f"{one.total / cost[peer].total:.2f}" for peer in peers),
+                f"{one.sent / 1e6:.2f}",
+                f"{one.seen / 1e6:.2f}",
+                f"{one.share:.3f} %",
+            )
+            for name, one in cost.items()
+            if name != NONE
+        ],
+    )
+    _goals(report, case, cost)
+    for name in KERNEL:
+        assert all(one.seen == one.sent for one in measured[name]), f"{name} did not see all"
+        assert cost[name].total < cost["socket"].total
+
+
+def _goals(report: Report, case: Case, cost: dict[str, Cost]) -> None:
+    dump = cost["tcpdump"]
+    if (case.flows, case.size) == (100, 64):
+        report.goal(f"tcx: path of tcpdump's, {case.way}", cost["tcx"].path / dump.path, at_most=0.35)
+        aim = 0.60 if case.way == "from the pod" else 0.70
+        report.goal(f"ebpf: path of tcpdump's, {case.way}", cost["ebpf"].path / dump.path, at_most=aim)
+        report.goal(f"ring: all of tcpdump's, {case.way}", cost["ring"].total / dump.total, at_most=1.5)
+        report.goal(f"ring: Mpps seen, {case.way}", cost["ring"].seen / 1e6, at_least=1.0)
+        for name, aim in (("libpcap", 0.55), ("gopacket", 0.15)):
+            if name in cost:
+                report.goal(f"ebpf: all of {name}'s, {case.way}", cost["ebpf"].total / cost[name].total, at_most=aim)
+    aims = {"tcx": 0.40, "ebpf": 0.55}
+    if case.size == 1400:
+        aims = {"tcx": 0.15, "ebpf": 0.25}
+    elif case.flows == 100_000:
+        aims = {"tcx": 2.0, "ebpf": 2.0}
+    for name, aim in aims.items():
+        report.goal(f"{name}: all of tcpdump's, {case}", cost[name].total / dump.total, at_most=aim)
+        report.goal(f"{name}: seen in %, {case}", cost[name].share, at_least=100.0)

@@ -7,8 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from services.flows import keys, traffic, wire
+import msgpack
+
+from services.aggregator.store import Store
+from services.flows import keys, peer_store, wire
 from services.flows.delta import Batch
+from services.flows.traffic import ROW_COUNTERS
+from services.runtime.clock import SystemClock
 from tests.support.agents import NAMES, ScriptedAgent, fields, flow, window
 from tests.support.aggregators import WEB, Aggregators, applied, batch_of, is_, sent, session, ticked, ticks
 from tests.support.wait import until
@@ -21,8 +26,8 @@ async def test_a_batch_becomes_rows_peers_a_tick_and_history(redis: Any, aggrega
     await until(lambda: applied(redis), "the batch is applied")
     assert await sent(redis) == 900
     assert await ticked(redis) == 900
-    [peer] = (await redis.hgetall(NAMES.peers(1))).values()
-    assert traffic.decode_peer(peer).address == "1.1.1.1"
+    [peer] = peer_store.decode_peers(await redis.hgetall(NAMES.peers(1)))
+    assert peer.address == "1.1.1.1"
     assert len(await redis.hgetall(NAMES.history)) == 1
     assert await redis.xlen(NAMES.flows) == 0
     now = await session(redis)
@@ -96,6 +101,18 @@ async def test_batches_that_wait_share_a_commit(redis: Any, aggregators: Aggrega
     assert [len(tick.nodes) for tick in await ticks(redis)] == [0, 10]
 
 
+async def test_a_bad_batch_spoils_no_others(redis: Any, aggregators: Aggregators) -> None:
+    agents = [ScriptedAgent(f"node-{at}", f"boot-{at}") for at in range(10)]
+    for agent in agents:
+        batch = batch_of(agent, 100)
+        await agent.send(redis, replace(batch, error_us=2**63) if agent is agents[4] else batch)
+    aggregators.start()
+    await until(lambda: is_(applied(redis, "boot-9"), 1), "all are applied")
+    assert await applied(redis, "boot-4") == 1
+    assert (await session(redis)).loss == {"batch-malformed": 1}
+    assert [len(tick.nodes) for tick in await ticks(redis)] == [0, 9]
+
+
 async def test_an_agent_that_is_ahead_is_told_where_to_begin(redis: Any, aggregators: Aggregators) -> None:
     aggregators.start()
     agent = ScriptedAgent(seq=7)
@@ -132,6 +149,22 @@ async def test_totals_that_cannot_be_read_are_left_alone(redis: Any, aggregators
     assert await redis.hget(NAMES.totals, "session") == b"\xc1"
 
 
+async def test_damaged_books_are_one_sentence(redis: Any, aggregators: Aggregators) -> None:
+    process = aggregators.start()
+    agent = ScriptedAgent()
+    await agent.send(redis, batch_of(agent, 100))
+    await until(lambda: applied(redis), "it is applied")
+    process.kill()
+    process.wait()
+    books = msgpack.unpackb(await redis.hget(NAMES.totals, "books"))
+    # One entry that waits, of a pod that is not listed.
+    books["once"]["held"] = [1, [], [], [[1, b"\1"]] * (5 + len(ROW_COUNTERS))]
+    await redis.hset(NAMES.totals, "books", msgpack.packb(books))
+    process = aggregators.start()
+    _, said = await asyncio.to_thread(process.communicate, timeout=20)
+    assert b"the totals in Redis cannot be read" in said.splitlines()[-1]
+
+
 async def test_told_to_stop_it_gives_the_shard_back(redis: Any, aggregators: Aggregators) -> None:
     process = aggregators.start()
     await until(lambda: redis.get(NAMES.lease), "it owns the shard")
@@ -146,3 +179,15 @@ def test_a_wrong_address_file_is_one_sentence(aggregators: Aggregators, folder: 
     _, said = process.communicate(timeout=20)
     assert process.returncode == 2
     assert said.decode().splitlines()[-1].endswith("is wrong at addresses.10.0.0.300: expected an IPv4 or IPv6 address")
+
+
+async def test_where_one_entry_was_large_few_are_read_at_once(redis: Any) -> None:
+    store = Store(redis, NAMES, 5, SystemClock())
+    for size in (8 << 20, *[10] * 69):
+        await redis.xadd(NAMES.flows, {keys.FIELD_BATCH: b"x" * size})
+    sizes, cursor = [], b"0-0"
+    while entries := await store.read(cursor, 1):
+        sizes.append(len(entries))
+        cursor = entries[-1][0]
+    # Nothing is known of the first ones, the second ones follow the large one, and then all are small.
+    assert sizes == [16, 16, 38]

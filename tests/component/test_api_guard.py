@@ -104,7 +104,7 @@ async def test_probes_may_come_by_any_name(api: Served) -> None:
     ],
 )
 async def test_whose_pages_may_call(api: Served, origin: str, allowed: bool) -> None:
-    answer = await api.ask("/page/live.js", Host="localhost:1337", Origin=origin)
+    answer = await api.ask("/openapi.json", Host="localhost:1337", Origin=origin)
     if allowed:
         assert answer.status == 200
         assert "Access-Control-Allow-Origin" not in answer.headers
@@ -161,7 +161,7 @@ async def test_an_unforeseen_error_tells_strangers_nothing(api: Served, monkeypa
     assert_headers(answer)
 
 
-@pytest.mark.parametrize("path", ["/", "/traffic/overview", "/metrics", "/nowhere", "/page/live.js"])
+@pytest.mark.parametrize("path", ["/", "/traffic/overview", "/metrics", "/nowhere", "/openapi.json"])
 async def test_without_the_token_nothing_is_served(guarded: Served, path: str) -> None:
     answer = await guarded.ask(path)
     answer.assert_problem(401, "Authorization: Bearer")

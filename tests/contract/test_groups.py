@@ -49,3 +49,14 @@ def test_a_service_needs_no_more_than_its_group(service: str) -> None:
 
 def test_the_agent_carries_no_http_and_no_kubernetes() -> None:
     assert not group("capture") & {"aiohttp", "orjson", "kubernetes-asyncio"}
+
+
+def pinned(lock: str) -> set[tuple[str, str]]:
+    """Packages and versions in a lock file: some have two, for different Pythons."""
+    return set(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", (ROOT / lock).read_text(), re.MULTILINE))
+
+
+def test_images_install_what_tests_were_run_with() -> None:
+    images = pinned("images.lock")
+    assert images <= pinned("requirements.lock")
+    assert {name for name, _ in images} >= group("capture") | group("aggregator") | group("api")

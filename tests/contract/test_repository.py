@@ -57,8 +57,9 @@ def test_no_file_names_a_package_index_or_a_home() -> None:
     assert found == []
 
 
-def test_the_lock_is_hashed_without_headers() -> None:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+@pytest.mark.parametrize("lock", ["requirements.lock", "images.lock"])
+def test_a_lock_is_hashed_without_headers(lock: str) -> None:
+    lines = (ROOT / lock).read_text().splitlines()
     assert not any(line.startswith("#") or "://" in line for line in lines)
     pinned = [line for line in lines if re.match(r"[a-z0-9]", line)]
     assert pinned

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.launched import Launched, alive, children_of, launched, leftovers, wait_for_total
+from tests.support.launched import Launched, alive, children_of, launched, leftovers
+from tests.support.shapes import Shapes
+from tests.support.truth import wait_for_total
 from tests.support.wait import wait_until
 
 SCOPES = ("same-node", "cross-zone", "private", "internet")
@@ -54,6 +56,42 @@ def test_nothing_is_unknown_or_lost(demo: Launched) -> None:
     known = sum(scope_bytes(overview, scope) for scope in SCOPES)
     # ARP and neighbour discovery are no traffic between addresses of pods.
     assert scope_bytes(overview, "unknown") < known / 100
+
+
+def test_all_of_every_interface_is_seen(demo: Launched) -> None:
+    def seen() -> bool:
+        nodes = demo.get("/traffic/nodes")
+        watched = [one for node in nodes.values() for one in node["interfaces"] if one["attached"]]
+        told = {one["pod"] for one in watched if one["sides"] == "both"}
+        # The batch job's pod may have come this moment.
+        return set(nodes) == {"node-a", "node-b"} and None not in told and len(told) >= len(watched) - 1 >= 6
+
+    wait_until(seen, "both directions of every pod's interface are seen", timeout_s=30)
+    for node in demo.get("/traffic/nodes").values():
+        # Some are counted and not yet captured at any moment.
+        assert node["unexplainedPackets"] < node["transmit"]["countedPackets"] / 100
+        assert node["lostPackets"] == {}
+
+
+def test_what_is_added_up_over_all_pods(demo: Launched) -> None:
+    def told() -> bool:
+        outside = {one["scope"] for one in demo.get("/traffic/external")["destinations"]}
+        zones = {(edge["from"], edge["to"]) for edge in demo.get("/traffic/map?by=zone")["edges"]}
+        series = demo.get("/traffic/timeline?by=namespace")["series"]
+        crossed = [edge for edge in zones if not any(end.startswith(":") for end in edge) and edge[0] != edge[1]]
+        return (
+            outside == {"internet", "private"} and len(crossed) == 2 and {"shop", "data", "kube-system"} <= set(series)
+        )
+
+    wait_until(told, "destinations, zones and namespaces", timeout_s=20)
+
+
+def test_answers_have_the_shapes_that_are_documented(demo: Launched) -> None:
+    shapes = Shapes(demo.get("/openapi.json"))
+    pod = next(name for name in demo.get("/traffic/total") if name.startswith("shop/"))
+    for path in shapes.plain_paths:
+        query = f"?pod={pod}" if path == "/traffic/peers" else ""
+        shapes.assert_holds(path, 200, demo.get(f"{path}{query}"))
 
 
 def test_it_moves(demo: Launched) -> None:

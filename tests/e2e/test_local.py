@@ -8,14 +8,14 @@ import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.support import generators
-from tests.support.launched import Launched, launched, wait_for_total
+from tests.support.launched import Launched, launched
 from tests.support.netns import Namespace, namespaces, veth
+from tests.support.truth import assert_counted_once, peers_of, sums_are_the_kernels, wait_for_total
 
 ONE, TWO = "10.77.1.2", "10.77.2.2"
 ONE6, TWO6 = "fd77:1::2", "fd77:2::2"
@@ -46,17 +46,6 @@ def node() -> Iterator[tuple[Namespace, Namespace, Namespace]]:
         yield node, one, two
 
 
-def interface_sums(pod: Any) -> int:
-    """All bytes that the API counts for a pod."""
-    return int(pod["transmitBytes"] + pod["receivedBytes"] + pod["unknownBytes"])
-
-
-def counted(node: Namespace, pod: Any) -> int:
-    """All bytes that the kernel counted for its interface since watching began."""
-    now = node.counters(pod["fileName"])
-    return int(now.rx_bytes + now.tx_bytes - pod["transmitStartBytes"] - pod["receivedStartBytes"])
-
-
 def test_what_is_served_is_what_was_sent(node: tuple[Namespace, Namespace, Namespace], folder: Path) -> None:
     here, one, two = node
     (folder / "addresses.json").write_text(json.dumps(DIRECTORY))
@@ -69,33 +58,19 @@ def test_what_is_served_is_what_was_sent(node: tuple[Namespace, Namespace, Names
         talked = generators.tcp(one, two, TWO, 9002, size=3_000_000)
         total = wait_for_total(
             podloxx,
-            # A report of IPv6 groups may pass between reading the counters and attaching.
-            lambda pods: (
-                all(counted(here, pod) - interface_sums(pod) in {0, 90, 180} for pod in pods.values())
-                and len(pods) == 2
-            ),
+            lambda pods: len(pods) == 2 and sums_are_the_kernels(here, pods),
             "the API's sums are the kernel's",
         )
         web, api = total["shop/web"], total["shop/api"]
         assert web["scopes"]["same-node"]["transmitBytes"] > sent.link_bytes + sent6.link_bytes + talked.client_bytes
         assert api["scopes"]["same-node"]["receivedBytes"] == web["scopes"]["same-node"]["transmitBytes"]
-        peers = podloxx.get("/traffic/peers?pod=shop/web")["peers"]
-        by_port = {(peer["protocol"], peer["port"], peer["address"]): peer for peer in peers}
+        by_port = peers_of(podloxx, "shop/web")
         assert by_port["udp", 9000, TWO]["transmitBytes"] == sent.link_bytes
         assert by_port["udp", 9000, TWO]["transmitPackets"] == sent.packets
         assert by_port["udp", 9001, TWO6]["transmitBytes"] == sent6.link_bytes
         assert by_port["tcp", 9002, TWO]["name"] == "api"
         assert by_port["tcp", 9002, TWO]["rule"] == "pod-same-node"
         assert_counted_once(podloxx, total)
-
-
-def assert_counted_once(podloxx: Launched, total: Any) -> None:
-    """The cluster's total has every byte between the two pods once, at its sender."""
-    overview = podloxx.get("/traffic/overview")
-    assert overview["loss"] == {}
-    between = sum(pod["scopes"]["same-node"]["transmitBytes"] for pod in total.values())
-    once = overview["clusterScopes"]["same-node"]
-    assert once["transmitBytes"] + once["receivedBytes"] + overview["pendingBytes"] == pytest.approx(between, abs=0)
 
 
 def test_without_a_directory_interfaces_are_the_pods(node: tuple[Namespace, Namespace, Namespace]) -> None:

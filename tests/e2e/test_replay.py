@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -18,8 +19,9 @@ import pytest
 
 from tests.support import generators as make
 from tests.support.capture_files import Record, pcap
-from tests.support.launched import alive, children_of, command, launched, leftovers, ran, wait_for_total
+from tests.support.launched import alive, children_of, command, launched, leftovers, ours, ran
 from tests.support.netns import namespaces, run, veth
+from tests.support.truth import wait_for_total
 from tests.support.wait import wait_until
 
 POD, HOST, POD6, HOST6 = "10.9.0.2", "10.9.0.1", "fd09::2", "fd09::1"
@@ -80,7 +82,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with namespaces("node", "pod") as (node, pod):
         veth(node, "veth0", pod, f"{POD}/24", f"{POD6}/64")
         node.ip(f"addr add {HOST}/24 dev veth0", f"addr add {HOST6}/64 dev veth0 nodad")
-        recorder = pod.command("tcpdump", "-Z", "root", "-U", "--immediate-mode", "-n", "-i", "eth0", "-w", str(path))
+        # Its own buffer of 2 MB has room for 32 packets of the largest size: too few on a busy machine.
+        options = ("-Z", "root", "-U", "--immediate-mode", "-B", "65536", "-n", "-i", "eth0", "-w", str(path))
+        recorder = pod.command("tcpdump", *options)
         with subprocess.Popen(recorder, stderr=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stderr is not None
@@ -109,7 +113,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 wait_until(lambda: LAST in path.read_bytes(), "all is recorded")
             finally:
                 process.send_signal(signal.SIGINT)
-                process.wait(timeout=10)
+                _, said = process.communicate(timeout=10)
+        assert re.search(r"^0 packets dropped by kernel", said, re.MULTILINE), said
     path.parent.chmod(0o755)
     return path
 
@@ -223,15 +228,21 @@ def test_a_file_without_packets_has_no_sums(folder: Path) -> None:
     assert sums(folder / "none.pcap") == {"packets": 0, "bytes": 0, "not_ip": {}, "malformed": {}, "peers": []}
 
 
-def test_nothing_of_a_file_with_very_many_flows_is_folded(folder: Path) -> None:
-    flows = 60_000
+def many_flows(folder: Path, flows: int) -> Path:
+    """A file with a packet to each of so many peers, all at once."""
     frames = (
         make.ethernet(0x0800, make.ipv4(CLIENT, f"11.{n >> 16}.{n >> 8 & 255}.{n & 255}", 47, bytes(4)))
         for n in range(flows)
     )
-    # All at once: more than fits into one batch.
-    (folder / "many.pcap").write_bytes(pcap(Record(1_700_000_000_000_000, frame) for frame in frames))
-    found = sums(folder / "many.pcap")
+    path = folder / "many.pcap"
+    path.write_bytes(pcap(Record(1_700_000_000_000_000, frame) for frame in frames))
+    return path
+
+
+def test_nothing_of_a_file_with_very_many_flows_is_folded(folder: Path) -> None:
+    # More than fits into one batch.
+    flows = 60_000
+    found = sums(many_flows(folder, flows))
     assert found["packets"] == len(found["peers"]) == flows
 
 
@@ -264,6 +275,7 @@ def slowly(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     (folder / "slow.pcap").write_bytes(pcap(Record(at * 1_000_000, frame) for at in range(100)))
     argv = command("replay", "--json", "--speed=1", str(folder / "slow.pcap"), *arguments)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        ours(process.pid)
         try:
             # redis-server, the aggregator and the agent
             wait_until(lambda: process.poll() is not None or len(children_of(process.pid)) == 3, "it runs")
@@ -291,8 +303,8 @@ def test_when_its_time_is_over_there_are_no_sums(folder: Path) -> None:
     assert "the time of --for is over" in said
 
 
-def test_a_store_that_is_too_small_is_named(talk: Path) -> None:
-    done = ran("replay", "--json", str(talk), "--store-memory=1mb")
+def test_a_store_that_is_too_small_is_named(folder: Path) -> None:
+    done = ran("replay", "--json", str(many_flows(folder, 5000)), "--store-memory=1mb")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "podloxx: the totals need more than 1mb: allow more with --store-memory\n"
 

@@ -19,7 +19,15 @@ def pair() -> Iterator[tuple[Namespace, Namespace]]:
         yield node, pod
 
 
-@pytest.fixture(params=["socket", "ebpf"])
+@pytest.fixture
+def quiet(pair: tuple[Namespace, Namespace]) -> tuple[Namespace, Namespace]:
+    """A pair that says nothing of itself: IPv6 reports its groups whenever it likes."""
+    for namespace in pair:
+        namespace.sysctl("net/ipv6/conf/all/disable_ipv6", "1")
+    return pair
+
+
+@pytest.fixture(params=["ebpf", "tcx", "ring", "socket"])
 async def watch(pair: tuple[Namespace, Namespace], request: pytest.FixtureRequest) -> AsyncIterator[Watch]:
     """A source of each kind on the node's end."""
     async with watching(pair[0], "veth0", kind=request.param) as watch:

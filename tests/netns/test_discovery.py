@@ -1,91 +1,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_address
-from typing import TypeVar
 
 import pytest
 
 from services.capture import interfaces, netlink
-from services.capture.agent import Agent
-from services.capture.fold import Folder
 from services.capture.interfaces import Link, LinkChange, LinkMonitor, Selection
 from services.capture.links import NodeAddress, Route
-from services.flows.delta import Window
-from services.runtime.clock import SystemClock
 from services.runtime.errors import PodloxxError, UsageError
 from tests.support import generators as frames
+from tests.support.following import AUTOMATIC, following, pair, within
 from tests.support.limits import no_more_files
 from tests.support.netns import Namespace, namespaces, veth
 from tests.support.wait import until
-from tests.support.watch import opened
-
-T = TypeVar("T")
-
-AUTOMATIC = Selection()
-SCENARIO_S = 30.0
 
 
 @pytest.fixture
 def node_and_pod() -> Iterator[tuple[Namespace, Namespace]]:
     with namespaces("node", "pod") as (node, pod):
         yield node, pod
-
-
-def within(node: Namespace, scenario: Callable[[], Awaitable[T]]) -> T:
-    """Run a scenario in an event loop whose sockets are all the node's."""
-
-    async def limited() -> T:
-        async with asyncio.timeout(SCENARIO_S):
-            return await scenario()
-
-    return node.call(lambda: asyncio.run(limited()))
-
-
-@dataclass(slots=True)
-class Following:
-    """A monitor, and the changes that it has told."""
-
-    monitor: LinkMonitor
-    told: list[LinkChange] = field(default_factory=list)
-
-    def names(self) -> list[str]:
-        return [link.name for link in self.monitor.links()]
-
-    def added(self) -> list[str]:
-        return [link.name for change in self.told for link in change.added]
-
-    def has_added(self, name: str) -> bool:
-        return name in self.added()
-
-    def removed(self) -> list[str]:
-        return [link.name for change in self.told for link in change.removed]
-
-
-@contextlib.asynccontextmanager
-async def following(selection: Selection = AUTOMATIC, *, refresh_s: float = 3600.0) -> AsyncIterator[Following]:
-    async with LinkMonitor(selection, refresh_s=refresh_s) as monitor, asyncio.TaskGroup() as tasks:
-        result = Following(monitor)
-
-        async def follow() -> None:
-            async for change in monitor.changes():
-                result.told.append(change)
-
-        task = tasks.create_task(follow())
-        try:
-            yield result
-        finally:
-            task.cancel()
-
-
-def pair(name: str, pod: Namespace, *, options: str = "", peer: str = "") -> str:
-    """The command that makes a link to a pod, `name` on the node's side."""
-    return f"link add {name} {options} type veth peer name {peer or 'p' + name} netns {pod.name}"
 
 
 # --- What is there
@@ -434,51 +371,3 @@ def test_counters_are_the_kernels_from_the_pods_view(node_and_pod: tuple[Namespa
             assert (counters.rx_packets, counters.rx_bytes) == (5, 5 * 74)
 
     within(where, scenario)
-
-
-# --- All together
-
-
-def test_pods_that_come_and_go_under_traffic_are_counted_to_the_byte(
-    node_and_pod: tuple[Namespace, Namespace],
-) -> None:
-    node, pod = node_and_pod
-    windows: list[Window] = []
-    counts = range(100, 108)
-
-    async def scenario() -> None:
-        async with opened() as source, following() as seen:
-            agent = Agent(source, Folder(1000), SystemClock(), windows.append)
-            handled = 0
-
-            async def followed() -> None:
-                nonlocal handled
-                while handled < len(seen.told):
-                    handled += 1
-                    await agent.follow(seen.told[handled - 1], await seen.monitor.counters())
-
-            async def is_attached() -> bool:
-                await followed()
-                return 777 in agent.attachments
-
-            async def is_gone() -> bool:
-                return not await is_attached()
-
-            attached: Callable[[], Awaitable[bool] | bool] = is_attached
-            gone: Callable[[], Awaitable[bool] | bool] = is_gone
-            for count in counts:
-                # The same index and name each time, and gone with frames still unread.
-                veth(node, "veth7", pod, pod_name="eth7", options="index 777")
-                await until(attached, "it is attached")
-                frames.inject(pod, "eth7", [frames.ethernet(0x88B5, bytes(50))] * count)
-                node.ip("link del veth7")
-                await until(gone, "its end is followed")
-
-    within(node, scenario)
-    rows = [row for window in windows for row in window.flows if row["port"] == 0x88B5]
-    seen = Counter[int]()
-    for row in rows:
-        seen[int(row["attachment"])] += int(row["tx_packets"])
-    assert list(seen.values()) == list(counts)
-    assert sum(int(row["tx_bytes"]) for row in rows) == sum(seen.values()) * 64
-    assert not any(window.loss for window in windows)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from services.flows import keys, traffic
+from services.flows import history, keys, peer_store, traffic
 from services.flows.traffic import ROW_COUNTERS, Session
 from tests.support.agents import NAMES, ScriptedAgent, attachment, flow, window
 from tests.support.redis_server import RedisServer
@@ -59,12 +59,12 @@ async def sent(redis: Any) -> int:
 
 async def peers_sent(redis: Any, row: int = 1) -> int:
     """All tx bytes in a row's peers."""
-    return sum(traffic.decode_peer(value).counts[_TX] for value in await redis.hvals(NAMES.peers(row)))
+    return sum(peer.counts[_TX] for peer in peer_store.decode_peers(await redis.hgetall(NAMES.peers(row))))
 
 
 async def history_sent(redis: Any) -> int:
     """All tx bytes in the history."""
-    buckets = [traffic.decode_history(value) for value in await redis.hvals(NAMES.history)]
+    buckets = [history.decode(value) for value in await redis.hvals(NAMES.history)]
     return sum(pair[0] for bucket in buckets for scopes in bucket.values() for pair in scopes.values())
 
 

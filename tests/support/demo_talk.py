@@ -13,22 +13,26 @@ from services.launcher.demo.load import Pace
 from services.launcher.demo.tally import Side, Tally
 
 LOOPBACKS = ("127.0.0.1", "::1")
+_GIVEN: set[int] = set()
 
 
 def free_port(address: str) -> int:
     """A port that neither TCP nor UDP uses on `address` right now.
 
-    Below the kernel's own choices, so that no client takes it before the server does.
+    Below the kernel's own choices, so that no client takes it before the server does. None is given twice.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     while True:
         port = 10_000 + secrets.randbelow(20_000)
+        if port in _GIVEN:
+            continue
         with socket.socket(family, socket.SOCK_STREAM) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
             try:
                 tcp.bind((address, port))
                 udp.bind((address, port))
             except OSError:
                 continue
+            _GIVEN.add(port)
             return port
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.netns import Namespace
-from tests.support.wait import wait_until
 
 PROGRAM = Path(sys.executable).parent / "podloxx-launch"
 ROOT = Path(__file__).parents[2]
+_started: set[int] = set()
+_names: set[str] = set()
+"""Of sessions whose launcher is among those."""
 
 
 @dataclass(slots=True)
@@ -67,8 +70,10 @@ def launched(*arguments: str, inside: Namespace | None = None) -> Iterator[Launc
     argv = command(*arguments, "--port=0", "--no-browser", inside=inside)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         one = Launched(process, inside)
+        ours(process.pid)
         try:
-            one.port = _port(one)
+            one.port = port_of(one)
+            ours(process.pid)
             yield one
         finally:
             if process.poll() is None:
@@ -82,7 +87,15 @@ def launched(*arguments: str, inside: Namespace | None = None) -> Iterator[Launc
 def ran(*arguments: str, inside: Namespace | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
     """The launcher, run to its end."""
     argv = command(*arguments, inside=inside)
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False, **options)
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, **options
+    ) as process:
+        ours(process.pid)
+        try:
+            out, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(argv, process.returncode, out, said)
 
 
 def unmeasured() -> dict[str, str]:
@@ -115,23 +128,31 @@ def alive(pid: int) -> bool:
 def sessions() -> dict[str, int]:
     """The folders of all sessions, each with its launcher's process id."""
     found = {}
-    for folder in Path("/run").glob("podloxx-*"):
-        with contextlib.suppress(OSError):
+    for folder in (*Path("/run").glob("podloxx-*"), *Path("/tmp").glob("podloxx-*")):
+        with contextlib.suppress(OSError, ValueError):
             found[str(folder)] = int(json.loads((folder / "launcher.json").read_text())["pid"])
     return found
 
 
+def ours(pid: int) -> None:
+    """Remember a launcher that a test has started, and its session once there is one."""
+    _started.add(pid)
+    _names.update(folder.rpartition("-")[2] for folder, launcher in sessions().items() if launcher in _started)
+
+
 def leftovers() -> set[str]:
-    """Folders of sessions, and the namespaces of their demos, whose launcher is gone: another test's may run."""
-    there = sessions()
+    """Folders and namespaces of sessions that these tests began and whose launcher is gone.
+
+    Other runs of the tests on this machine have sessions as well, and kill their launchers too.
+    """
+    there = {folder: pid for folder, pid in sessions().items() if pid in _started}
+    _names.update(folder.rpartition("-")[2] for folder in there)
     busy = {folder.rpartition("-")[2] for folder, pid in there.items() if alive(pid)}
-    named = "plx-" + "[0-9a-f]" * 8
-    spaces = {str(path): path.name.split("-")[1] for path in Path("/run/netns").glob(f"{named}-*")}
-    dead = {folder for folder, pid in there.items() if not alive(pid)}
-    return dead | {path for path, session in spaces.items() if session not in busy}
+    spaces = {str(path) for name in _names - busy for path in Path("/run/netns").glob(f"plx-{name}-*")}
+    return spaces | {folder for folder, pid in there.items() if not alive(pid)}
 
 
-def _port(one: Launched) -> int:
+def port_of(one: Launched) -> int:
     assert one.process.stdout is not None
     stdout = one.process.stdout
     for line in stdout:
@@ -143,13 +164,12 @@ def _port(one: Launched) -> int:
     raise AssertionError(f"it ended with {one.process.returncode}: {one.process.stderr.read()}")
 
 
-def wait_for_total(one: Launched, condition: Any, what: str) -> Any:
-    """`/traffic/total` once `condition` holds for it."""
-    seen: list[Any] = []
-
-    def holds() -> bool:
-        seen[:] = [one.get("/traffic/total")]
-        return bool(condition(seen[0]))
-
-    wait_until(holds, what, timeout_s=20)
-    return seen[0]
+async def port_told(process: asyncio.subprocess.Process, within_s: float) -> int:
+    """The port of a launcher's page once it is told."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with asyncio.timeout(within_s):
+        while line := (await process.stdout.readline()).decode():
+            if found := re.search(r"live traffic at http://127\.0\.0\.1:(\d+)", line):
+                return int(found[1])
+    raise AssertionError((await process.stderr.read()).decode())

@@ -97,7 +97,9 @@ async def serving(server: RedisServer, *, port: int = 0, **settings: Any) -> Asy
     port = port or free_port()
     stop = Stop()
     wanted = ApiSettings(redis_url=server.url, port=port, **settings)
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client:
+    # As many connections as a test asks for, instead of a hundred.
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as client:
         task = asyncio.get_running_loop().create_task(run(wanted, stop))
         served = Served(port, client, stop, task)
         try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from services.flows import keys, traffic
+from services.flows import keys, peer_store, traffic
 from services.flows.scope import Scope
 from services.flows.traffic import ROW_COUNTERS, ByScope, Identity, NodeReport, Peer, Row, RowChange, Session, Tick
 
@@ -104,9 +104,10 @@ class Shard:
 
     async def peers(self, number: int, *peers: Peer) -> None:
         """Set peers of a row; as with an aggregator a tick that changes the row must follow."""
-        await self.redis.hset(
-            NAMES.peers(number), mapping={traffic.peer_key(one): traffic.encode_peer(one) for one in peers}
-        )
+        stored = {
+            peer_store.peer_key(one): peer_store.encode_peer(one.counts, one.first_us, one.last_us) for one in peers
+        }
+        await self.redis.hset(NAMES.peers(number), mapping=stored)
 
     async def now_us(self) -> int:
         """Redis's clock."""

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from services.capture.flow_table import summed
 from services.capture.links import Link
-from services.capture.raw_flow import RAW_FLOW, RAW_KEY, VALUES, Direction, RawRows, no_raw_rows
-from services.capture.sources.ebpf import EbpfSource
-from services.capture.sources.socket import SocketSource
+from services.capture.raw_flow import Direction, RawRows, no_raw_rows
+from services.capture.sources.choice import SOURCES
 from services.flows import address
 from services.flows.address import Address
 from services.flows.delta import Kind
-from services.flows.table import group, sum_by
 from tests.support.netns import Counters, Namespace
 from tests.support.wait import until
 
@@ -54,7 +53,7 @@ class Watch:
 
     async def drain(self) -> None:
         drained = await self.source.drain()
-        self.rows = merged(np.concatenate([self.rows, drained.rows[drained.rows["attachment"] == self.attachment]]))
+        self.rows = summed(np.concatenate([self.rows, drained.rows[drained.rows["attachment"] == self.attachment]]))
         self.loss.update(drained.loss)
         self.senders |= drained.senders.get(self.attachment, frozenset())
 
@@ -91,16 +90,6 @@ class Watch:
         assert not self.loss, dict(self.loss)
 
 
-def merged(rows: RawRows) -> RawRows:
-    """Each key once: a source may tell of one in several rows."""
-    raw = np.ascontiguousarray(rows).view(np.uint8).reshape(-1, RAW_FLOW.itemsize)
-    first, inverse = group(np.ascontiguousarray(raw[:, : RAW_KEY.itemsize]).view(RAW_KEY).reshape(-1))
-    out = rows[first].copy()
-    for name in VALUES:
-        out[name] = sum_by(inverse, rows[name], len(first))
-    return out
-
-
 def peers(watch: Watch) -> set[tuple[str, str]]:
     """Local end and peer of every IP row."""
     rows = watch.rows[watch.rows["kind"] == Kind.IP]
@@ -114,9 +103,12 @@ def peers(watch: Watch) -> set[tuple[str, str]]:
 
 
 @contextlib.asynccontextmanager
-async def opened(capacity: int = 100_000, *, kind: str = "socket", **options: int) -> AsyncIterator[Any]:
-    """A source that is closed at the end."""
-    source: Any = EbpfSource(capacity) if kind == "ebpf" else SocketSource(capacity, **options)
+async def opened(
+    capacity: int = 100_000, *, kind: str = "socket", namespace: Namespace | None = None, **options: int
+) -> AsyncIterator[Any]:
+    """A source, made in `namespace`, that is closed at the end."""
+    with namespace.entered() if namespace else contextlib.nullcontext():
+        source: Any = SOURCES[kind](capacity, **options)
     try:
         yield source
     finally:
@@ -136,7 +128,7 @@ async def watching(
     """A watch on a link; brings a source of its own unless one is given."""
     link = Link(namespace.index(interface), interface, pod_side=pod_side)
     async with contextlib.AsyncExitStack() as stack:
-        mine = await stack.enter_async_context(opened(kind=kind)) if source is None else source
+        mine = await stack.enter_async_context(opened(kind=kind, namespace=namespace)) if source is None else source
         yield await _attached(namespace, link, mine, attachment)
 
 

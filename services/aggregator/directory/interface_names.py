@@ -9,9 +9,9 @@ from services.flows.scope import Place, Pod
 NAMESPACE: Final = "local"
 
 
-def pod_behind(node: str, interface: str) -> Pod:
-    """The pod that stands for whoever is behind an interface of a node."""
-    return Pod(_uid(node, interface), NAMESPACE, interface, Place(node=node))
+def pod_behind(place: Place, interface: str) -> Pod:
+    """The pod that stands for whoever is behind an interface of the node at `place`."""
+    return Pod(_uid(place.node, interface), NAMESPACE, interface, place)
 
 
 def is_behind(uid: str, node: str, interface: str) -> bool:

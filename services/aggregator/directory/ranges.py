@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from services.flows.address import Address
-from services.flows.scope import Scope
+from services.flows.scope import Named, Scope
 from services.runtime.errors import UsageError
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -35,6 +35,25 @@ class Ranges(Generic[T]):
                 if value is not None:
                     return value
         return None
+
+
+class UserRanges:
+    """The user's own ranges: the settings `cidr` and `private_cidr`, and `more` named ones; raises UsageError."""
+
+    def __init__(
+        self, cidr: str = "", private_cidr: str = "", more: Iterable[tuple[Network, tuple[str, Scope]]] = ()
+    ) -> None:
+        self._named = Ranges([*more, *parse_named(cidr)])
+        self._private = Ranges(parse_plain(private_cidr))
+
+    def named(self, address: Address) -> tuple[Named, Scope] | None:
+        """Name and scope of the most specific named range that holds `address`."""
+        found = self._named.find(address)
+        return None if found is None else (Named(found[0]), found[1])
+
+    def is_private(self, address: Address) -> bool:
+        """Whether `address` was declared private without a name."""
+        return self._private.find(address) is not None
 
 
 def parse_network(text: str, where: str) -> Network:

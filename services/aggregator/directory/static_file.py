@@ -1,4 +1,4 @@
-"""A directory that a JSON file writes down: who had which address never changes."""
+"""A directory that a JSON file writes down, and that is read again when the file changes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.aggregator.directory import PodDetails
-from services.aggregator.directory.ranges import Network, Ranges, parse_named, parse_plain
+from services.aggregator.directory.endpoints import Endpoints
+from services.aggregator.directory.ranges import Network, Ranges, UserRanges
 from services.flows import address
 from services.flows.address import Address
 from services.flows.scope import Named, Place, Pod, Scope
 from services.runtime.errors import UsageError
+from services.runtime.log import get_logger
+
+_log = get_logger(__name__)
 
 VERSION: Final = 1
 _SECTIONS: Final = frozenset(("version", "addresses", "nodes", "services", "cidrs"))
@@ -25,9 +29,12 @@ class StaticDirectory:
     Raises UsageError naming the file, the place in it and what is expected there.
     """
 
-    generation = 0
-
     def __init__(self, content: Mapping[str, Any], source: str, *, cidr: str = "", private_cidr: str = "") -> None:
+        self._settings = source, cidr, private_cidr
+        self._read: tuple[int, int, int] | None = None
+        self._version = 0
+        self._changed = False
+        self.endpoints = Endpoints()
         file = _File(source)
         file.check(content)
         nodes = file.section(content, "nodes")
@@ -40,11 +47,12 @@ class StaticDirectory:
         self._pods = {one: pods[uid] for uid, listed in self._of.items() for one in listed}
         self._services = {one: file.named(entry, where) for one, entry, where in file.by_address(content, "services")}
         self._nodes: dict[Address, Named] = {}
+        self._places: dict[str, Place] = {}
         self._gateways: dict[Address, Named] = {}
         pod_ranges = []
         for name, entry in nodes.items():
             where = f"nodes.{name}"
-            file.place(entry, {}, where)
+            self._places[name] = Place(name, *file.place(entry, {}, where))
             for text in file.strings(entry, "addresses", where):
                 self._nodes[file.address(text, f"{where}.addresses")] = Named(name)
             for text in file.strings(entry, "pod_cidrs", where):
@@ -53,8 +61,7 @@ class StaticDirectory:
                 if network.num_addresses > 1:
                     self._gateways[address.normal(network.network_address + 1)] = Named(name)
         named = [file.cidr(name, entry) for name, entry in file.section(content, "cidrs").items()]
-        self._cidrs = Ranges([*named, *parse_named(cidr)])
-        self._private = Ranges(parse_plain(private_cidr))
+        self._user = UserRanges(cidr, private_cidr, named)
         self._pod_ranges = Ranges(pod_ranges)
 
     @classmethod
@@ -62,15 +69,50 @@ class StaticDirectory:
         """The directory in the file `path`; without a path one that knows nobody."""
         if not path:
             return cls({"version": VERSION}, "the empty directory", cidr=cidr, private_cidr=private_cidr)
+        state, content = _content(path)
+        directory = cls(content, path, cidr=cidr, private_cidr=private_cidr)
+        directory._read = state
+        return directory
+
+    def refresh(self) -> None:
+        """Read the file again if it is another one by now; what is wrong with it is logged, and what was known stays."""
+        path, cidr, private_cidr = self._settings
+        # Who wrote it takes it along at the end.
+        if self._read is None or _state(path) in {self._read, None}:
+            return
         try:
-            content = json.loads(Path(path).read_bytes())
-        except OSError as error:
-            raise UsageError(f"cannot read the address file {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise UsageError(f"the address file {path} is not JSON: {error}") from error
-        except RecursionError:
-            raise UsageError(f"the address file {path} is not JSON: it is nested too deeply") from None
-        return cls(content, path, cidr=cidr, private_cidr=private_cidr)
+            self._read, content = _content(path)
+            new = StaticDirectory(content, path, cidr=cidr, private_cidr=private_cidr)
+        except UsageError as error:
+            _log.warning("directory-unusable", error=str(error), consequence="what was known of addresses stays")
+            return
+        new._read, new._version, new._changed = self._read, self._version + 1, True
+        self.__dict__.update(vars(new))
+
+    def at(self, start_us: int, end_us: int) -> None:
+        """Nothing: a file's answers are the same for every window, as in all that follows."""
+
+    def version(self, _: Iterable[Address]) -> int:
+        return self._version
+
+    def changes(self) -> frozenset[Address] | None:
+        changed, self._changed = self._changed, False
+        return None if changed else frozenset()
+
+    def settled_us(self, _: Address) -> int:
+        return 0
+
+    def is_awaited(self, _: Address) -> bool:
+        return False
+
+    def released(self, addresses: Iterable[Address], node: str, at_us: int) -> None:
+        """Nothing: who had an address has it still."""
+
+    def place(self, node: str) -> Place:
+        return self._places.get(node, Place(node))
+
+    def known(self, pod: Pod) -> Pod | None:
+        return pod if pod.uid in self._of else None
 
     def owner(self, addresses: Iterable[Address], node: str) -> Pod | None:
         """The pod that has one of `addresses`; None where no pod or several do."""
@@ -82,13 +124,13 @@ class StaticDirectory:
         """All addresses of a pod."""
         return frozenset(self._of.get(pod.uid, ()))
 
+    def behind(self, _: str, __: Named) -> tuple[str, ...]:
+        """A file does not say it."""
+        return ()
+
     def details(self, _: Pod) -> PodDetails:
         """A file says no more of a pod."""
         return PodDetails()
-
-    def known(self) -> frozenset[Address]:
-        """The addresses of all pods."""
-        return frozenset(self._pods)
 
     def pod(self, one: Address) -> Pod | None:
         """See `flows.scope.World`, as for all that follows."""
@@ -107,14 +149,35 @@ class StaticDirectory:
         return self._gateways.get(one)
 
     def user_cidr(self, one: Address) -> tuple[Named, Scope] | None:
-        found = self._cidrs.find(one)
-        return None if found is None else (Named(found[0]), found[1])
+        return self._user.named(one)
 
     def in_cluster_range(self, one: Address) -> bool:
         return self._pod_ranges.find(one) is not None
 
     def in_private_cidr(self, one: Address) -> bool:
-        return self._private.find(one) is not None
+        return self._user.is_private(one)
+
+
+def _state(path: str) -> tuple[int, int, int] | None:
+    """What tells a file from the one that replaces it; None while there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _content(path: str) -> tuple[tuple[int, int, int] | None, Any]:
+    """The file's state before it was read, and what is in it; raises UsageError."""
+    state = _state(path)
+    try:
+        return state, json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read the address file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"the address file {path} is not JSON: {error}") from error
+    except RecursionError:
+        raise UsageError(f"the address file {path} is not JSON: it is nested too deeply") from None
 
 
 class _File:

@@ -8,18 +8,16 @@ import os
 import platform
 from enum import IntEnum
 from struct import Struct
-from typing import Any, Final
-
-import numpy as np
-import numpy.typing as npt
+from typing import Final
 
 _NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 1, 2, 3, 5
-_LOOKUP_AND_DELETE_BATCH, _LINK_CREATE = 25, 28
+_LINK_CREATE = 28
+MMAPABLE: Final = 1 << 10
+"""Flag of arrays that can be mapped into a process, since Linux 5.5."""
 _MAP: Final = Struct("=7I16sI")
 _ELEMENT: Final = Struct("=IIQQQ")
 _PROGRAM: Final = Struct("=IIQQIIQII16sII")
-_BATCH: Final = Struct("=QQQQIIQQ")
 _LINK: Final = Struct("=IIIIIIQ")
 _LOG_BYTES: Final = 1 << 20
 _LOG_SHOWN: Final = 500
@@ -31,6 +29,7 @@ class MapType(IntEnum):
     """Kinds of maps, by the kernel's numbers."""
 
     HASH = 1
+    ARRAY = 2
     PERCPU_HASH = 5
     ARRAY_OF_MAPS = 12
 
@@ -55,9 +54,11 @@ def call(command: int, attributes: bytes) -> tuple[int, bytes]:
     return int(result), buffer.raw
 
 
-def create_map(kind: MapType, key_bytes: int, value_bytes: int, entries: int, *, inner: int = 0, name: str = "") -> int:
+def create_map(
+    kind: MapType, key_bytes: int, value_bytes: int, entries: int, *, flags: int = 0, inner: int = 0, name: str = ""
+) -> int:
     """A file descriptor of a new map; `inner` is one like those that a map of maps holds."""
-    attributes = _MAP.pack(kind, key_bytes, value_bytes, entries, 0, inner, 0, name.encode()[:15], 0)
+    attributes = _MAP.pack(kind, key_bytes, value_bytes, entries, flags, inner, 0, name.encode()[:15], 0)
     return call(_MAP_CREATE, attributes)[0]
 
 
@@ -112,55 +113,6 @@ def attach_tcx(program: int, index: int, attach_type: int) -> int:
 
 
 _BEFORE: Final = 1 << 3
-
-
-class Drain:
-    """Reads and empties hash maps of one shape into arrays that are used again."""
-
-    def __init__(self, keys: np.dtype[Any], values: np.dtype[Any], entries: int) -> None:
-        # The kernel hands over whole buckets: room for one more than the map can hold.
-        self._entries = entries
-        self.keys: npt.NDArray[np.void] = np.zeros(entries, keys)
-        self.values: npt.NDArray[np.void] = np.zeros(entries, values)
-        self._tokens = ctypes.create_string_buffer(8), ctypes.create_string_buffer(8)
-
-    def take(self, fd: int) -> int:
-        """Move all entries of a map that nobody writes to into the arrays; how many there were."""
-        got, first = 0, True
-        before, after = self._tokens
-        # Each call moves at least one bucket, so there are never more calls than entries.
-        for _ in range(self._entries + 1):
-            room = self._entries - got
-            attributes = _BATCH.pack(
-                0 if first else ctypes.addressof(before),
-                ctypes.addressof(after),
-                self.keys.ctypes.data + got * self.keys.itemsize,
-                self.values.ctypes.data + got * self.values.itemsize,
-                room,
-                fd,
-                0,
-                0,
-            )
-            moved, done = _move(attributes)
-            got += moved
-            if done or got == self._entries:
-                return got
-            before, after, first = after, before, False
-        raise OSError(errno.ELOOP, "a map did not come to its end")
-
-
-def _move(attributes: bytes) -> tuple[int, bool]:
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    while True:
-        result = _libc.syscall(_NUMBERS[platform.machine()], _LOOKUP_AND_DELETE_BATCH, buffer, len(attributes))
-        moved = int.from_bytes(buffer.raw[32:36], "little")
-        if result >= 0:
-            return moved, False
-        code = ctypes.get_errno()
-        if code == errno.ENOENT:
-            return moved, True
-        if code != errno.EINTR:
-            raise OSError(code, os.strerror(code))
 
 
 def _load(kind: ProgramType, instructions: bytes, name: str, log: ctypes.Array[ctypes.c_char] | None) -> int:

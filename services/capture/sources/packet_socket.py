@@ -14,19 +14,36 @@ import numpy as np
 
 from services.capture.frames import LinkType
 from services.capture.links import Link
-from services.capture.raw_flow import Direction, RawRows
+from services.capture.raw_flow import (
+    ABOUT,
+    ATTACHMENT,
+    BYTE,
+    DIRECTION_AT,
+    KIND_AT,
+    LOCAL_HI,
+    LOCAL_LO,
+    PACKETS,
+    Direction,
+    RawRows,
+    columns_of,
+)
 from services.flows import address
 from services.flows.address import Address
 from services.flows.delta import Kind
-from services.flows.table import group, sum_by
+from services.flows.table import group_columns, sum_by
 from services.runtime.errors import PodloxxError, PrivilegeError
 
+SOL_PACKET: Final = 263
 _ETH_P_ALL: Final = 3
 _SIOCGIFINDEX: Final = 0x8933
+_SIOCGIFHWADDR: Final = 0x8927
 _IFREQ: Final = Struct("=16si20x")
+_HARDWARE: Final = Struct("=16sH22x")
+"""The kernel's ifreq: an interface's name with its index, or with its link type."""
 _SENDERS: Final = 16
 """Addresses told per attachment; a pod has a few, one that forwards or forges any number."""
-_SENDER: Final = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("attachment", "<u4"), ("zero", "<u4")])
+_KIND_AND_DIRECTION: Final = BYTE | BYTE << (DIRECTION_AT - KIND_AT)
+assert (Kind.IP, Direction.TX) == (0, 0)
 _LINK_TYPES: Final = {1: LinkType.ETHERNET, 772: LinkType.ETHERNET, 65534: LinkType.RAW_IP}
 """By the kernel's ARPHRD number: Ethernet, loopback, and links without a header of their own."""
 
@@ -36,12 +53,18 @@ def unbound() -> socket.socket:
     return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
 
 
-def link_type(packets: socket.socket, link: Link) -> LinkType:
+def of_all_links() -> socket.socket:
+    """A packet socket to which frames of every link arrive at once."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    return socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_ALL))
+
+
+def link_type(link: Link) -> LinkType:
     """How the link's frames begin; raises OSError where it is gone, PodloxxError where they cannot be read."""
-    packets.bind((link.name, 0))
-    if _index(packets, link.name) != link.index:
-        raise OSError(errno.ENODEV, f"{link.name} is another interface by now")
-    hardware = packets.getsockname()[3]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+        _check_index(asking, link)
+        answer = fcntl.ioctl(asking, _SIOCGIFHWADDR, _IFREQ.pack(link.name.encode(), 0))
+    hardware = _HARDWARE.unpack(answer)[1]
     if hardware not in _LINK_TYPES:
         raise PodloxxError(
             f"cannot read the packets of {link.name}: its link type (ARPHRD {hardware}) is neither Ethernet "
@@ -50,35 +73,40 @@ def link_type(packets: socket.socket, link: Link) -> LinkType:
     return _LINK_TYPES[hardware]
 
 
-def bind(packets: socket.socket, link: Link) -> LinkType:
-    """Have the link's frames arrive; raises as `link_type`."""
-    found = link_type(packets, link)
+def bind(packets: socket.socket, link: Link) -> None:
+    """Have the link's frames arrive; raises OSError where it is gone."""
+    # Bound without a protocol nothing arrives yet, so never a frame of another link.
+    packets.bind((link.name, 0))
+    _check_index(packets, link)
     packets.bind((link.name, _ETH_P_ALL))
-    return found
 
 
 def senders(rows: RawRows) -> dict[int, frozenset[Address]]:
     """Addresses from which each attachment's pod sent, those of most packets where there are many."""
-    sent = rows[(rows["kind"] == Kind.IP) & (rows["direction"] == Direction.TX)]
-    keys = np.zeros(len(sent), _SENDER)
-    keys["hi"], keys["lo"], keys["attachment"] = sent["local_hi"], sent["local_lo"], sent["attachment"]
-    first, inverse = group(keys)
-    unique, packets = keys[first], sum_by(inverse, sent["packets"], len(first))
-    order = np.lexsort((-packets.astype(np.int64), unique["attachment"]))
-    unique = unique[order]
-    starts = np.searchsorted(unique["attachment"], unique["attachment"])
+    columns = columns_of(rows)
+    about = columns[ABOUT]
+    # Neither kind nor direction is set: IP that the pod sent.
+    sent = np.flatnonzero(about >> KIND_AT & _KIND_AND_DIRECTION == 0)
+    attachment, hi, lo = about[sent] & ATTACHMENT, columns[LOCAL_HI][sent], columns[LOCAL_LO][sent]
+    first, inverse = group_columns([lo, attachment, hi])
+    packets = sum_by(inverse, columns[PACKETS][sent], len(first)).astype(np.int64)
+    attachment, hi, lo = attachment[first], hi[first], lo[first]
+    order = np.lexsort((-packets, attachment))
+    attachment, hi, lo = attachment[order], hi[order], lo[order]
+    starts = np.searchsorted(attachment, attachment)
     found: dict[int, set[Address]] = {}
-    for row in unique[np.arange(len(unique)) - starts < _SENDERS]:
-        one = address.from_words(int(row["hi"]), int(row["lo"]))
+    for at in np.flatnonzero(np.arange(len(attachment)) - starts < _SENDERS):
+        one = address.from_words(int(hi[at]), int(lo[at]))
         if not (one.is_unspecified or one.is_link_local or one.is_loopback):
-            found.setdefault(int(row["attachment"]), set()).add(one)
-    return {attachment: frozenset(known) for attachment, known in found.items()}
+            found.setdefault(int(attachment[at]), set()).add(one)
+    return {number: frozenset(known) for number, known in found.items()}
 
 
-def _index(packets: socket.socket, name: str) -> int:
-    """The index of an interface, without opening a socket for that as if_nametoindex does."""
-    answer = fcntl.ioctl(packets, _SIOCGIFINDEX, _IFREQ.pack(name.encode(), 0))
-    return int(_IFREQ.unpack(answer)[1])
+def _check_index(asking: socket.socket, link: Link) -> None:
+    # if_nametoindex would open a socket for each question.
+    answer = fcntl.ioctl(asking, _SIOCGIFINDEX, _IFREQ.pack(link.name.encode(), 0))
+    if _IFREQ.unpack(answer)[1] != link.index:
+        raise OSError(errno.ENODEV, f"{link.name} is another interface by now")
 
 
 @contextmanager

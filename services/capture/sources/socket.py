@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import socket
 import struct
@@ -12,23 +11,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
+from services.capture import captured
+from services.capture.captured import PACKET_OUTGOING, VNET
 from services.capture.flow_table import FlowTable
-from services.capture.frames import Frame, LinkType, parse
+from services.capture.frames import LinkType
 from services.capture.links import Link
-from services.capture.raw_flow import Direction
-from services.capture.sources import Drained
-from services.capture.sources.packet_socket import bind, senders, translating, unbound
+from services.capture.sources import Drained, classic
+from services.capture.sources.classic import attach_filter
+from services.capture.sources.packet_socket import SOL_PACKET, bind, link_type, senders, translating, unbound
 from services.runtime.errors import PodloxxError
 from services.runtime.log import get_logger
 
 _log = get_logger(__name__)
 
-_SOL_PACKET: Final = 263
 _PACKET_STATISTICS: Final = 6
 _PACKET_AUXDATA: Final = 8
 _PACKET_VNET_HDR: Final = 15
-_PACKET_OUTGOING: Final = 4
-_SO_ATTACH_FILTER: Final = 26
 _SO_RCVBUFFORCE: Final = 33
 _TP_STATUS_VLAN_VALID: Final = 0x10
 
@@ -36,37 +34,6 @@ _AUXDATA: Final = struct.Struct("=IIIHHHH")
 """tpacket_auxdata: status, length on the wire, captured length, offsets, VLAN tag and its type."""
 _CONTROL_BYTES: Final = socket.CMSG_SPACE(_AUXDATA.size)
 _STATISTICS: Final = struct.Struct("=II")
-_VNET: Final = struct.Struct("=BBHHHH")
-"""virtio_net_hdr: flags, segmentation type, header length, segment size, checksum start and offset."""
-_VNET_NEEDS_CSUM: Final = 1
-_VNET_ECN: Final = 0x80
-_VNET_TCP: Final = frozenset({1, 4})
-_TCP_OFFSET: Final = 12
-_TCP_USUAL_BYTES: Final = 32
-"""A TCP header with timestamps, for where it lies beyond what was read (IPv6 in a tunnel over
-IPv6). Taking it for too long loses a segment only if the last one is a few bytes."""
-_UDP_BYTES: Final = 8
-_TAG_BYTES: Final = 4
-
-_SNAP_BYTES: Final = 256
-"""Enough for every header that is parsed, but for rare chains of IPv6 extension headers."""
-_SNAP_LARGE_BYTES: Final = 128
-"""The same for large frames. The kernel gives the pages of a super-packet back at once where what
-is left fits into the space behind its headers (up to 128 bytes, tried): then the buffer
-holds twenty times as many."""
-_LARGE_BYTES: Final = 512
-_INSTRUCTION: Final = struct.Struct("=HBBI")
-_PROGRAM: Final = struct.Struct("@HP")
-_SNAP: Final = b"".join(
-    _INSTRUCTION.pack(*line)
-    for line in (
-        (0x80, 0, 0, 0),  # load the frame's length
-        (0x25, 0, 1, _LARGE_BYTES),  # jump if greater, else skip one
-        (0x06, 0, 0, _SNAP_LARGE_BYTES),  # return
-        (0x06, 0, 0, _SNAP_BYTES),
-    )
-)
-_NOTHING: Final = _INSTRUCTION.pack(0x06, 0, 0, 0)
 
 _RECEIVE_BUFFER_BYTES: Final = 8 << 20
 """Asked for per link; the kernel doubles it. Room for 20,000 small frames, so a tenth of a second
@@ -86,7 +53,7 @@ class _Tap:
     attachment: int
     socket: socket.socket
     link_type: LinkType
-    vnet_bytes: int = _VNET.size
+    vnet_bytes: int = VNET.size
     """Length of the segmentation header before each frame; 0 once the kernel could not write it."""
     failure: OSError | None = None
 
@@ -111,7 +78,7 @@ class SocketSource:
         self._receive_buffer_bytes = receive_buffer_bytes
         self._taps: dict[int, _Tap] = {}
         self._loss: Counter[str] = Counter()
-        self._frame = bytearray(_VNET.size + _SNAP_BYTES)
+        self._frame = bytearray(VNET.size + classic.SNAP_BYTES)
         self._view = memoryview(self._frame)
         self._closers = ThreadPoolExecutor(_CLOSERS, thread_name_prefix="close")
         self._small_buffer_told = False
@@ -132,7 +99,7 @@ class SocketSource:
         tap = self._taps.pop(attachment)
         # Closing waits for the kernel to finish with the socket; up to then it would take in
         # frames that nobody reads.
-        _filter(tap.socket, _NOTHING)
+        attach_filter(tap.socket, classic.NOTHING)
         await self._drain(tap)
         self._close(tap)
 
@@ -156,18 +123,19 @@ class SocketSource:
     def _open(self, link: Link, attachment: int) -> _Tap:
         packets = unbound()
         try:
-            return _Tap(link, attachment, packets, self._bind(packets, link))
+            self._bind(packets, link)
+            return _Tap(link, attachment, packets, link_type(link))
         except BaseException:
             packets.close()
             raise
 
-    def _bind(self, packets: socket.socket, link: Link) -> LinkType:
+    def _bind(self, packets: socket.socket, link: Link) -> None:
         packets.setblocking(False)
-        packets.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-        packets.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        packets.setsockopt(SOL_PACKET, _PACKET_AUXDATA, 1)
+        packets.setsockopt(SOL_PACKET, _PACKET_VNET_HDR, 1)
         self._enlarge(packets)
-        _filter(packets, _SNAP)
-        return bind(packets, link)
+        attach_filter(packets, classic.HEADERS)
+        bind(packets, link)
 
     def _enlarge(self, packets: socket.socket) -> None:
         wanted = self._receive_buffer_bytes
@@ -198,7 +166,7 @@ class SocketSource:
             await asyncio.sleep(0)
         if tap.failure is not None:
             return
-        _, dropped = _STATISTICS.unpack(tap.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
+        _, dropped = _STATISTICS.unpack(tap.socket.getsockopt(SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
         if dropped:
             self._loss["kernel-drop"] += dropped
 
@@ -215,7 +183,7 @@ class SocketSource:
                 if tap.failure is not None:
                     return count
             else:
-                self._count(tap, size, control[0][2], outgoing=sender[2] == _PACKET_OUTGOING)
+                self._count(tap, size, control[0][2], outgoing=sender[2] == PACKET_OUTGOING)
         return _FRAMES_PER_TURN
 
     def _on_error(self, tap: _Tap, error: OSError) -> None:
@@ -223,7 +191,7 @@ class SocketSource:
             # The kernel has no number for this kind of segmentation (SCTP), and drops the frame.
             # Without the header all frames come, only not how many segments they are.
             self._loss["unknown-segmentation"] += 1
-            tap.socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 0)
+            tap.socket.setsockopt(SOL_PACKET, _PACKET_VNET_HDR, 0)
             tap.vnet_bytes = 0
         elif error.errno != errno.ENETDOWN:
             # ENETDOWN is told once, when the link goes down; should it come up again frames
@@ -232,41 +200,14 @@ class SocketSource:
 
     def _count(self, tap: _Tap, size: int, auxdata: bytes, *, outgoing: bool) -> None:
         status, length, *_ = _AUXDATA.unpack(auxdata)
-        start = tap.vnet_bytes
-        frame = parse(self._view[start:size], tap.link_type)
-        # A tag that came in the frame was counted by the interface, and taken out before the
-        # frame came here. On its way out a frame's tag is counted only where it still is in it.
-        tag = _TAG_BYTES if status & _TP_STATUS_VLAN_VALID and not outgoing else 0
-        segments = 1
-        if start and self._frame[1]:
-            segments, headers = _segments(self._view[:size], frame, length)
-            frame = frame._replace(header_bytes=headers + tag)
-        direction = Direction.TX if outgoing == tap.link.pod_side else Direction.RX
-        self._table.add(tap.attachment, direction, frame, length + tag, segments)
-
-
-def _segments(data: memoryview, frame: Frame, length: int) -> tuple[int, int]:
-    """Into how many packets a super-packet is to be cut, and the headers that each of them repeats.
-
-    In a tunnel the checksum starts at the innermost transport header, which is what the cut
-    repeats; `frame` knows the outermost one.
-    """
-    flags, kind, _, segment_bytes, checksum_start, _ = _VNET.unpack_from(data)
-    headers = frame.header_bytes
-    if flags & _VNET_NEEDS_CSUM:
-        headers = checksum_start + _UDP_BYTES
-        if kind & ~_VNET_ECN in _VNET_TCP:
-            at = _VNET.size + checksum_start + _TCP_OFFSET
-            headers = checksum_start + (data[at] // 16 * 4 if at < len(data) else _TCP_USUAL_BYTES)
-    payload = length - headers
-    return max(1, -(-payload // segment_bytes)), headers
-
-
-def _filter(packets: socket.socket, program: bytes) -> None:
-    """Have the kernel keep as many bytes of each frame as a classic BPF program returns."""
-    code = ctypes.create_string_buffer(program, len(program))
-    packets.setsockopt(
-        socket.SOL_SOCKET,
-        _SO_ATTACH_FILTER,
-        _PROGRAM.pack(len(program) // _INSTRUCTION.size, ctypes.addressof(code)),
-    )
+        captured.add(
+            self._table,
+            tap.attachment,
+            tap.link,
+            tap.link_type,
+            self._view[:size],
+            start=tap.vnet_bytes,
+            length=length,
+            tagged=bool(status & _TP_STATUS_VLAN_VALID),
+            outgoing=outgoing,
+        )

@@ -18,6 +18,7 @@ from typing import Final
 from services.runtime.errors import PodloxxError, PrivilegeError
 
 RUN_DIR: Final = Path("/run/netns")
+"""Where iproute2 has them."""
 
 _CLONE_NEWNET: Final = 0x40000000
 _MS_BIND: Final = 0x1000
@@ -27,15 +28,24 @@ _MNT_DETACH: Final = 2
 _OWN: Final = "/proc/thread-self/ns/net"
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
+_PRIVATE: list[Path] = []
+"""Our own folder in their place, where nobody else could see them anyway."""
+
 PRIVILEGE_SENTENCE: Final = (
     "The demo makes network namespaces, which needs CAP_SYS_ADMIN and CAP_NET_ADMIN: "
     "run it as root (sudo podloxx-launch demo)."
 )
 
 
+def keep_in(folder: Path) -> None:
+    """Keep the names of this process's namespaces in `folder`, as a user namespace may not write to /run/netns."""
+    folder.mkdir(mode=0o700)
+    _PRIVATE[:] = [folder]
+
+
 def path_of(name: str) -> Path:
     """Where the namespace `name` is found by `nsenter --net=`."""
-    return RUN_DIR / name
+    return _folder() / name
 
 
 def create(name: str) -> None:
@@ -69,7 +79,7 @@ def remove(name: str) -> None:
 def names() -> list[str]:
     """All names there are, also those of others."""
     try:
-        return sorted(path.name for path in RUN_DIR.iterdir())
+        return sorted(path.name for path in _folder().iterdir())
     except FileNotFoundError:
         return []
 
@@ -133,8 +143,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _folder() -> Path:
+    return _PRIVATE[0] if _PRIVATE else RUN_DIR
+
+
 def _share_run_dir() -> None:
     """Make /run/netns what iproute2 makes of it: a shared mount, so that others see our names."""
+    if _PRIVATE:
+        return
     RUN_DIR.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
         _mount("", RUN_DIR, _MS_SHARED | _MS_REC)
@@ -164,6 +180,10 @@ def _back_home() -> Iterator[None]:
     finally:
         try:
             _check(_LIBC.setns(home, _CLONE_NEWNET), "setns")
+        except PermissionError:
+            # The root of a user namespace cannot go back to a network that is not its own. What this
+            # thread does next has to be somewhere, but not in the namespace that it leaves.
+            _check(_LIBC.unshare(_CLONE_NEWNET), "unshare")
         finally:
             os.close(home)
 

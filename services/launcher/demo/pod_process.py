@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import services
+from services.launcher import child
 from services.runtime.errors import PodloxxError
 from services.runtime.log import get_logger
 
@@ -44,8 +45,11 @@ def missing_tools() -> list[str]:
 def unprivileged_uid() -> int | None:
     """The uid of the pods; None (stay who we are, without capabilities) where it could not start.
 
-    An interpreter under a home that only its owner may enter (root's pyenv) is such a case.
+    An interpreter under a home that only its owner may enter (root's pyenv) is such a case, and a
+    user namespace, in which there is nobody else.
     """
+    if child.bound_to_launcher():
+        return None
     paths = (sys.executable, os.path.realpath(sys.executable), os.__file__, __file__)
     return NOBODY if all(_open_to_all(Path(path)) for path in paths) else None
 

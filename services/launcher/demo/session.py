@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from services.launcher.demo import namespaces, wiring
+from services.launcher.session import write_whole
 from services.runtime.errors import PodloxxError, UsageError
 
 PREFIX: Final = "plx"
@@ -80,14 +81,6 @@ def plan_file(runtime_dir: Path, session: str) -> Path:
 def directory_file(runtime_dir: Path, session: str) -> Path:
     """Whose address is whose, for the aggregator."""
     return runtime_dir / f"demo-{session}-directory.json"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write so that a reader sees the old file or the new one; readable by all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.chmod(0o644)
-    partial.replace(path)
 
 
 def claim(runtime_dir: Path, session: str) -> None:

@@ -145,10 +145,21 @@ async def serve(plan: Serve, tally: Tally, answer: Answer) -> None:
                 await asyncio.get_running_loop().create_future()  # for ever: only a cancel ends it
             finally:
                 stopping = True
-                server.close()  # not wait_closed: that would wait for handlers not yet cancelled
+                await _close(server)
     finally:
         for writer in busy:  # cancelled before their task took its first step
             writer.transport.abort()
+
+
+async def _close(server: asyncio.Server) -> None:
+    """Close a server; what it accepted in this moment is set up before, else it would stay open."""
+    loop = asyncio.get_running_loop()
+    try:
+        for listening in server.sockets:
+            loop.remove_reader(listening.fileno())
+        await asyncio.sleep(0)
+    finally:
+        server.close()  # not wait_closed: that would wait for handlers not yet cancelled
 
 
 @contextlib.asynccontextmanager

@@ -25,6 +25,7 @@ from services.launcher.demo.topology import (
     miniature_cluster,
 )
 from services.launcher.demo.traffic import demo_plan
+from services.launcher.session import write_whole
 from services.runtime.errors import PodloxxError
 
 JOB_ALIVE_S: Final = 12.0
@@ -165,8 +166,8 @@ class World:
 
     def _write_files(self) -> None:
         session.claim(self._runtime_dir, self.session)
-        session.write_whole(self.directory_file, static_directory(self.topology))
-        session.write_whole(self.plan_file, encode(self.plan))
+        write_whole(self.directory_file, static_directory(self.topology))
+        write_whole(self.plan_file, encode(self.plan))
 
     def _make_nodes(self) -> None:
         internet = self._internet()

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from services.aggregator import attachments as module
-from services.aggregator.attachments import Gap, Point, Points, Sight
+from services.aggregator.attachments import Points
 from services.aggregator.directory.static_file import StaticDirectory
+from services.aggregator.point import Gap, Point
 from services.aggregator.rows import Rows
+from services.aggregator.sights import NOTHING, PART, WHOLE, Sights
 from services.aggregator.stored_points import point_in, points_out
+from services.aggregator.sums import Numbers
 from services.flows import address
 from services.flows.address import Address
 from services.flows.delta import Attachment, Coverage, InterfaceCounters
+from services.flows.scope import Ambiguous, Pod
 from services.flows.traffic import Identity
 from tests.support.agents import SECOND, ScriptedAgent, attachment, detached
 from tests.support.worlds import directory
 
+FIRST = np.zeros(1, np.int64)
 WEB = attachment(1, "10.1.0.2")
 NOBODY = attachment(1)
 STRANGER = attachment(1, "172.17.0.2")
+
+
+class Renewed(StaticDirectory):
+    """Another file's content, that everybody has to ask anew."""
+
+    def __init__(self, new: StaticDirectory, version: int) -> None:
+        self.__dict__.update(vars(new))
+        self._asked = version
+
+    def version(self, _: Iterable[Address]) -> int:
+        return self._asked
 
 
 class Watcher:
@@ -35,19 +53,38 @@ class Watcher:
         batch = replace(self.agents[agent].batch(), windows=())
         return self.points.observe(batch, attachments, second * SECOND, (second + 1) * SECOND)
 
+    def late(self, *attachments: Attachment, second: int, agent: str = "a") -> set[int]:
+        """Which attachments of a window are another agent's by now."""
+        return self.points.late(self.agents[agent].batch(), attachments, second * SECOND)
+
     def learn(self, new: StaticDirectory) -> None:
         """The directory changes."""
-        new.generation = self.points.directory.generation + 1
-        self.points.directory = new
+        self.points.directory = Renewed(new, self.points.directory.version(()) + 1)
 
     @property
     def rows(self) -> dict[str, Identity]:
         """Identities by uid."""
         return {row.identity.uid: row.identity for row in self.points.rows.by_number.values()}
 
-    def sight(self, uid: str, start: float, end: float) -> Sight:
+    def sight(self, uid: str, start: float, end: float, *, sent: bool = True) -> int:
         """What is known of a pod between two seconds."""
-        return self.points.sight(uid, int(start * SECOND), int(end * SECOND))
+        asked, (starts, ends) = self.asked(uid, start, end)
+        return int(asked.seen(FIRST, starts, ends, np.array([sent]))[0])
+
+    def expected(self, uid: str, end: float) -> bool:
+        """Whether its agent may still report what it did up to a second."""
+        asked, (_, ends) = self.asked(uid, 0, end)
+        return bool(asked.expected(FIRST, ends)[0])
+
+    def in_gap(self, uid: str, start: float, end: float) -> bool:
+        """Whether something is missing between two seconds."""
+        asked, times = self.asked(uid, start, end)
+        return bool(asked.in_gap(FIRST, *times)[0])
+
+    def asked(self, uid: str, start: float, end: float) -> tuple[Sights, tuple[Numbers, Numbers]]:
+        """One pod, and a window."""
+        starts, ends = (np.array([int(second * SECOND)]) for second in (start, end))
+        return self.points.sights([uid]), (starts, ends)
 
 
 @pytest.fixture
@@ -85,7 +122,7 @@ def test_an_address_that_becomes_another_pods_opens_a_row(watcher: Watcher) -> N
     watcher.see(WEB, second=1)
     assert list(watcher.rows) == ["shop/web", "shop/job"]
     assert watcher.points.rows.take_moved() == []
-    assert watcher.sight("shop/web", 0, 1) is Sight.NOTHING
+    assert watcher.sight("shop/web", 0, 1) == NOTHING
 
 
 def test_a_stand_in_gets_the_name_that_the_directory_learns(watcher: Watcher) -> None:
@@ -132,31 +169,31 @@ def test_start_bytes_stay_those_of_the_first_interface(watcher: Watcher) -> None
 def test_a_window_is_seen_whole_in_part_or_not_at_all(watcher: Watcher) -> None:
     watcher.see(WEB, second=2)
     watcher.see(WEB, second=3)
-    assert watcher.sight("shop/web", 2, 4) is Sight.WHOLE
-    assert watcher.sight("shop/web", 1.5, 2.5) is Sight.PART
-    assert watcher.sight("shop/web", 3, 4.1) is Sight.PART
-    assert watcher.sight("shop/web", 4, 5) is Sight.NOTHING
-    assert watcher.sight("shop/web", 1, 2) is Sight.NOTHING
-    assert watcher.sight("shop/elsewhere", 2, 3) is Sight.NOTHING
+    assert watcher.sight("shop/web", 2, 4) == WHOLE
+    assert watcher.sight("shop/web", 1.5, 2.5) == PART
+    assert watcher.sight("shop/web", 3, 4.1) == PART
+    assert watcher.sight("shop/web", 4, 5) == NOTHING
+    assert watcher.sight("shop/web", 1, 2) == NOTHING
+    assert watcher.sight("shop/elsewhere", 2, 3) == NOTHING
 
 
 @pytest.mark.parametrize(
     ("coverage", "seen"),
-    [(Coverage.FULL, Sight.WHOLE), (Coverage.EGRESS_ONLY, Sight.WHOLE), (Coverage.NONE, Sight.NOTHING)],
+    [(Coverage.FULL, WHOLE), (Coverage.EGRESS_ONLY, WHOLE), (Coverage.NONE, NOTHING)],
 )
-def test_sending_is_seen_where_what_leaves_the_pod_is(watcher: Watcher, coverage: Coverage, seen: Sight) -> None:
+def test_sending_is_seen_where_what_leaves_the_pod_is(watcher: Watcher, coverage: Coverage, seen: int) -> None:
     watcher.see(replace(WEB, coverage=coverage))
-    assert watcher.sight("shop/web", 0, 1) is seen
-    assert watcher.points.expected("shop/web", 2 * SECOND) is (coverage is not Coverage.NONE)
+    assert watcher.sight("shop/web", 0, 1) == seen
+    assert watcher.expected("shop/web", 2) is (coverage is not Coverage.NONE)
 
 
 def test_a_report_is_expected_until_it_is_there_or_the_interface_ended(watcher: Watcher) -> None:
-    assert not watcher.points.expected("shop/web", SECOND)
+    assert not watcher.expected("shop/web", 1)
     watcher.see(WEB)
-    assert not watcher.points.expected("shop/web", SECOND)
-    assert watcher.points.expected("shop/web", SECOND + 1)
+    assert not watcher.expected("shop/web", 1)
+    assert watcher.expected("shop/web", 1.1)
     watcher.see(detached(WEB, 2 * SECOND), second=1)
-    assert not watcher.points.expected("shop/web", 3 * SECOND)
+    assert not watcher.expected("shop/web", 3)
 
 
 def again(tx: int, rx: int = 0, *, number: int = 7) -> Attachment:
@@ -169,11 +206,11 @@ def test_counters_that_went_on_are_a_gap(watcher: Watcher) -> None:
     watcher.points.account(("boot-a", 1), InterfaceCounters(1000, 10, 500, 5))
     [gap] = watcher.see(again(1600, 500), second=9, agent="a2")
     assert gap == Gap(("boot-a2", 7), InterfaceCounters(600, 6, 0, 0), SECOND, 9 * SECOND)
-    assert watcher.sight("shop/web", 0, 1) is Sight.WHOLE
-    assert watcher.sight("shop/web", 1, 10) is Sight.WHOLE
-    assert watcher.points.in_gap("shop/web", 8 * SECOND, 10 * SECOND)
-    assert not watcher.points.in_gap("shop/web", 9 * SECOND, 10 * SECOND)
-    assert not watcher.points.in_gap("shop/web", 0, SECOND)
+    assert watcher.sight("shop/web", 0, 1) == WHOLE
+    assert watcher.sight("shop/web", 1, 10) == WHOLE
+    assert watcher.in_gap("shop/web", 8, 10)
+    assert not watcher.in_gap("shop/web", 9, 10)
+    assert not watcher.in_gap("shop/web", 0, 1)
 
 
 def test_a_third_agents_gap_begins_where_the_second_ended(watcher: Watcher) -> None:
@@ -205,6 +242,31 @@ def test_after_an_interface_ended_there_is_no_gap(watcher: Watcher) -> None:
     assert watcher.see(again(600), second=1, agent="a2") == []
 
 
+def test_what_an_agent_reports_of_an_interface_that_another_took_over_is_late(watcher: Watcher) -> None:
+    other = attachment(2, "10.1.0.3")
+    watcher.see(WEB, other)
+    assert watcher.late(WEB, other, second=1) == set()
+    watcher.see(again(600), second=9, agent="a2")
+    assert watcher.late(WEB, other, second=1) == {WEB.id}
+    assert watcher.late(again(600), second=10, agent="a2") == set()
+    assert stored(watcher).late(WEB, other, second=1) == {WEB.id}
+
+
+def test_an_agent_that_is_first_heard_after_its_successor_is_late(watcher: Watcher) -> None:
+    watcher.agents["a3"] = ScriptedAgent(boot="boot-a3")
+    watcher.see(WEB)
+    watcher.see(again(600), second=9, agent="a2")
+    assert watcher.late(again(300), second=5, agent="a3") == {7}
+    assert watcher.late(again(300), attachment(4), second=5, agent="a3") == {7}
+    assert watcher.late(again(900), second=12, agent="a3") == set()
+
+
+def test_of_capture_files_any_window_may_come_at_any_time(watcher: Watcher) -> None:
+    file = replace(attachment(1, interface="a.pcap", first=None), source="pcap")
+    watcher.see(file, second=9)
+    assert watcher.late(file, second=3, agent="a2") == set()
+
+
 def test_where_an_agent_counts_nothing_there_is_no_gap(watcher: Watcher) -> None:
     watcher.see(replace(WEB, first_counters=None))
     watcher.points.account(("boot-a", 1), InterfaceCounters(1, 1, 1, 1))
@@ -231,11 +293,23 @@ def test_a_capture_files_addresses_have_rows_up_to_a_bound(watcher: Watcher, mon
     assert watcher.rows["1.1.1.2"].key == "a.pcap/1.1.1.2"
 
 
+def test_a_capture_files_address_that_two_pods_had_stands_for_itself(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ambiguous(_: Address) -> Pod | None:
+        raise Ambiguous
+
+    watcher.see(replace(attachment(1, interface="a.pcap"), source="pcap"))
+    monkeypatch.setattr(watcher.points.directory, "pod", ambiguous)
+    _, pod = watcher.points.by_address(watcher.points.known["boot-a", 1], ip("10.1.0.2"))
+    assert (pod.namespace, pod.name) == ("a.pcap", "10.1.0.2")
+
+
 def stored(watcher: Watcher) -> Watcher:
     """What a restarted aggregator holds; the rows are the former's."""
     after = Watcher()
     for row in watcher.points.rows.by_number.values():
-        after.points.rows.restore(row)
+        after.points.rows.restore(row.frozen(), row.since_us)
     after.points.rows.next_number = watcher.points.rows.next_number
     after.points.restore(map(point_in, points_out(watcher.points, "node-a")))
     return after

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.booking import book
+from services.aggregator.booking import Booked, Told, book
 from services.aggregator.totals import Totals
 from services.flows import address
 from services.flows.delta import COUNTERS, FLOW, Attachment, Batch, Kind, Rows, Window
@@ -28,6 +28,12 @@ def seen(*attachments: Attachment) -> tuple[Totals, Batch]:
     batch = agent.batch(window(attachments))
     state.apply(batch)
     return state, batch
+
+
+def booked_of(state: Totals, batch: Batch, flows: Rows) -> Booked:
+    """What flows of a batch's only window become."""
+    [told] = batch.windows
+    return book([Told(batch, told, flows)], state.points, state.verdicts, state.backing)
 
 
 def uid(state: Totals, row: int) -> str:
@@ -65,14 +71,16 @@ def test_flows_stay_as_they_are() -> None:
     state, batch = seen(*POINTS)
     one = flow(1, "1.1.1.1", tx=5)
     before = one.tobytes()
-    book(one, batch, state.points, state.verdicts)
+    booked_of(state, batch, one)
     assert one.tobytes() == before
 
 
 def test_a_window_without_flows_books_nothing() -> None:
     state, batch = seen(*POINTS)
-    booked = book(np.zeros(0, FLOW), batch, state.points, state.verdicts)
-    assert (booked.by_row(), booked.alone(), list(booked.between())) == ({}, {}, [])
+    for booked in (booked_of(state, batch, np.zeros(0, FLOW)), book([], state.points, state.verdicts, state.backing)):
+        pairs, _ = booked.between()
+        lengths = [len(some) for some in (booked.by_row().rows, booked.alone(), booked.with_services(), pairs)]
+        assert lengths == [0, 0, 0, 0]
 
 
 PEERS = ["10.1.0.2", "10.1.0.3", "10.2.0.2", "10.96.0.10", "1.1.1.1", "fd00:1::2", "172.17.0.9"]
@@ -93,20 +101,25 @@ entry = st.builds(
 def test_sums_are_those_of_the_flows(listed: list[Rows]) -> None:
     state, batch = seen(*POINTS)
     flows = np.concatenate(listed) if listed else np.zeros(0, FLOW)
-    booked = book(flows, batch, state.points, state.verdicts)
+    booked = booked_of(state, batch, flows)
     expected: dict[str, list[int]] = defaultdict(lambda: [0] * len(COUNTERS))
     for one in flows:
         owner = ROWS.get(int(one["attachment"])) or _of_file(one)
         for at, name in enumerate(COUNTERS):
             expected[owner][at] += int(one[name])
-    got = {
-        uid(state, row): [sum(counts[at] for counts in scopes.values()) for at in range(len(COUNTERS))]
-        for row, scopes in booked.by_row().items()
-    }
+    sums = booked.by_row()
+    got: dict[str, list[int]] = defaultdict(lambda: [0] * len(COUNTERS))
+    for row, counts in zip(sums.rows.tolist(), sums.counts.tolist(), strict=True):
+        got[uid(state, row)] = [a + b for a, b in zip(got[uid(state, row)], counts, strict=False)]
     assert got == dict(expected)
-    apart = [*booked.alone().values(), *(one.counts for one in booked.between())]
+    pairs, _ = booked.between()
+    apart = [
+        *booked.alone().values(),
+        *(counts for *_, counts in booked.with_services().entries()),
+        *(counts for *_, counts in pairs.entries()),
+    ]
     for at in range(len(ROW_COUNTERS)):
-        total = sum(counts[at] for scopes in booked.by_row().values() for counts in scopes.values())
+        total = int(sums.counts[:, at].sum())
         assert sum(counts[at] for counts in apart) == total
     other = ROW_COUNTERS.index("tx_other_bytes")
     plain = sum(int(one["tx_bytes"]) for one in flows if one["kind"] == Kind.IP and one["protocol"] in {6, 17})

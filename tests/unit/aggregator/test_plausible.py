@@ -27,7 +27,9 @@ def test_a_fast_link_for_a_while_is_plausible() -> None:
         (batch(window([WEB], flow(1, "1.1.1.1", tx=2**48), flow(1, "1.1.1.2", tx=1000))), "its tx_bytes are more"),
         (batch(window([WEB], flow(1, "1.1.1.1", rx=2**63))), "its rx_bytes are more"),
         (batch(window([WEB], loss=2**49)), "its loss is more"),
+        (batch(replace(window([WEB]), loss={"ring-full": 2**47, "kernel-drop": 2**47, "x": 1})), "its loss is more"),
         (batch(window([WEB]), offset_us=-(2**62)), "a time is out of bounds"),
+        (replace(batch(window([WEB])), error_us=2**63), "a time is out of bounds"),
         (batch(replace(window([WEB]), end_us=2**63)), "a time is out of bounds"),
         (batch(window([detached(WEB, 2**63)])), "a time is out of bounds"),
         (

@@ -12,7 +12,7 @@ from services.aggregator import snapshot
 from services.aggregator.directory.static_file import StaticDirectory
 from services.aggregator.snapshot import Part
 from services.aggregator.totals import Totals
-from services.flows import traffic
+from services.flows import peer_store, traffic
 from services.flows.delta import Attachment, InterfaceCounters
 from services.flows.scope import Scope
 from tests.support.agents import SECOND, ScriptedAgent, attachment, flow, window
@@ -77,10 +77,11 @@ def restored(stored: Stored, known: StaticDirectory) -> Totals:
     """What a restarted aggregator holds."""
     state = Totals(known, 3)
     snapshot.restore(state, stored.totals)
-    state.history.buckets = {int(at): traffic.decode_history(value) for at, value in stored.history.items()}
+    for at, value in stored.history.items():
+        state.history.restore(int(at), value)
     for number in snapshot.rows_in(stored.totals):
-        for value in stored.peers.get(str(number), {}).values():
-            state.peers.restore(number, traffic.decode_peer(value))
+        for peer in peer_store.decode_peers(stored.peers.get(str(number), {})):
+            state.peers.restore([(number, peer)])
     state.committed()
     snapshot.restore_points(state, stored.totals)
     return state
@@ -159,7 +160,11 @@ def sorted_tick(state: Totals, n: int) -> Any:
 
 def peers_of(state: Totals) -> dict[tuple[int, bytes], traffic.Peer]:
     """All peers by row and field."""
-    return {(row, name): peer for row, name, peer in state.peers.changed(every=True)}
+    return {
+        (row, name): peer_store.decode_peer(name, value)
+        for row, pairs in state.peers.changed(every=True)
+        for name, value in zip(pairs[::2], pairs[1::2], strict=True)
+    }
 
 
 def test_a_restart_with_another_address_file_moves_and_merges_rows() -> None:

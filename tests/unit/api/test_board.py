@@ -15,8 +15,10 @@ from services.flows.live_message import COLUMNS
 from services.flows.scope import SCOPES, Scope
 from services.flows.traffic import Row, Session, Tick
 from tests.support.clocks import HandClock
+from tests.support.frames import unframed
 from tests.support.shard import SECOND, change, pod, report, talked
 
+WORDS = {"ns", "node", "zone", "region", "owner_kind", "owner", "coverage"}
 START = 1_700_000_000 * SECOND
 
 
@@ -34,8 +36,8 @@ class Client:
         news = board.news(self.base)
         if news is None:
             return False
-        before, (self.base, text) = self.message, news
-        self.message = json.loads(text)
+        before, (self.base, frames) = self.message, news
+        self.message = json.loads(unframed(frames))
         self.kinds.append(self.message["t"])
         if self.message["t"] == "snapshot":
             self.rows = {}
@@ -50,7 +52,13 @@ class Client:
     def _take(self, columns: dict[str, list[Any]], number: Any) -> None:
         for at in range(len(next(iter(columns.values())))):
             row = self.rows.setdefault(number(at, columns), {})
-            row.update({name: values[at] for name, values in columns.items()})
+            row.update({name: self._text(name, values[at]) for name, values in columns.items()})
+
+    def _text(self, name: str, value: Any) -> Any:
+        words = self.message["words"]
+        if name == "labels":
+            return [words[place] for place in value]
+        return words[value] if name in WORDS else value
 
 
 class World:
@@ -98,7 +106,7 @@ def test_who_has_everything_is_sent_nothing(world: World) -> None:
 
 
 def test_only_what_changed_is_sent(world: World) -> None:
-    world.tick(identities={2: pod("db")})
+    world.tick(change(2, talked(tx_bytes=1)), identities={2: pod("db")})
     client = Client()
     client.read(world.board)
     world.tick(change(2, talked(tx_bytes=10)))
@@ -118,20 +126,20 @@ def test_a_slow_client_gets_one_merged_message(world: World) -> None:
     assert not client.read(world.board)
 
 
-def test_clients_with_the_same_base_share_one_text(world: World) -> None:
+def test_clients_with_the_same_base_share_one_message(world: World) -> None:
     world.tick()
-    _, text = world.board.news(None) or pytest.fail("nothing to send")
-    assert (world.board.news(None) or pytest.fail("nothing to send"))[1] is text
+    _, frames = world.board.news(None) or pytest.fail("nothing to send")
+    assert (world.board.news(None) or pytest.fail("nothing to send"))[1] is frames
 
 
-def test_texts_of_clients_that_lag_are_not_kept_for_ever(world: World) -> None:
+def test_messages_of_clients_that_lag_are_not_kept_for_ever(world: World) -> None:
     bases: list[Base | None] = [None]
     for _ in range(40):
         world.tick(change(1, talked(tx_bytes=1)))
         bases.append(Base(world.board.revision, world.mirror.n))
     for base in bases:
         world.board.news(base)
-    assert len(world.board._texts) <= boards._TEXTS_KEPT
+    assert len(world.board._messages) <= boards._MESSAGES_KEPT
 
 
 def test_agents_that_fall_silent_are_news_without_any_tick(world: World) -> None:
@@ -182,18 +190,20 @@ def test_a_client_resumes_where_it_was(world: World) -> None:
 
 
 def test_who_resumes_may_have_seen_only_the_first_message_of_a_tick(world: World) -> None:
+    world.tick()
     world.tick(change(1, talked(tx_bytes=10)))
     client = Client()
     client.read(world.board)
     world.clock.pass_s(6)
     world.board.update(world.mirror, "")
-    client.base = world.board.base_of(7, 1)
+    client.base = world.board.base_of(7, 2)
     assert client.read(world.board)
     assert client.rows[1]["tx"] is None
 
 
-@pytest.mark.parametrize(("epoch", "seq"), [(8, 1), (7, 0), (7, 99)])
+@pytest.mark.parametrize(("epoch", "seq"), [(8, 2), (7, 0), (7, 1), (7, 99)])
 def test_from_elsewhere_a_client_begins_anew(world: World, epoch: int, seq: int) -> None:
+    world.tick()
     world.tick()
     assert world.board.base_of(epoch, seq) is None
 

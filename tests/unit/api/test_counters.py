@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.counters import column_bytes, gap_bytes, six, syns, total_bytes
+from services.api.counters import column_bytes, columns_of, gap_bytes, internet_bytes, six, syns, total_bytes
+from services.flows.history import Passed
 from services.flows.scope import SCOPES, Column, Scope
 from services.flows.traffic import ROW_COUNTERS, ByScope, Counts
 from tests.support.shard import counts, talked
@@ -34,6 +35,15 @@ def test_what_is_neither_tcp_nor_udp_is_unknown_whatever_its_scope() -> None:
 def test_what_came_through_an_ingress_is_external() -> None:
     served = talked(Scope.SAME_NODE, tx_bytes=1000, rx_bytes=100, tx_ingress_bytes=900, rx_ingress_bytes=60)
     assert six(served)[1:] == (1000, 100, 0, 100, 40)
+
+
+def test_what_came_through_an_ingress_is_in_the_internet_column() -> None:
+    served = talked(Scope.SAME_NODE, tx_bytes=1000, rx_bytes=100, tx_ingress_bytes=900, rx_ingress_bytes=60)
+    asked = talked(Scope.INTERNET, tx_bytes=5, rx_bytes=7)
+    columns = column_bytes({**served, **asked})
+    assert (columns[Column.LOCAL], columns[Column.INTERNET]) == (140, 972)
+    assert internet_bytes({**served, **asked}) == (905, 67)
+    assert columns_of(Scope.SAME_NODE, Passed(10, 20)) == ((Column.LOCAL, 10, 20),)
 
 
 def test_what_an_agent_missed_stands_apart() -> None:

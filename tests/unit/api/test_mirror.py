@@ -8,6 +8,7 @@ import pytest
 
 from services.api.increments import CursorError
 from services.api.mirror import COLUMNS, GapError, Mirror
+from services.flows.history import Passed
 from services.flows.keys import HISTORY_BUCKETS
 from services.flows.scope import Column, Scope
 from services.flows.traffic import ROW_COUNTERS, Row, Session, Tick
@@ -210,7 +211,9 @@ def test_a_window_counts_from_now(mirror: Mirror, clock: HandClock) -> None:
 
 def test_the_timeline_begins_with_the_stored_history(mirror: Mirror) -> None:
     bucket = START // (5 * SECOND)
-    mirror.take_history({bucket: {1: {Scope.INTERNET: (10, 5), Scope.SERVICE: (1, 0)}, 2: {Scope.INTERNET: (2, 0)}}})
+    mirror.take_history(
+        {bucket: {1: {Scope.INTERNET: Passed(10, 5), Scope.SERVICE: Passed(1, 0)}, 2: {Scope.INTERNET: Passed(2, 0)}}}
+    )
     mirror.apply(tick(11, change(1, talked(Scope.INTERNET, rx_bytes=100))))
     columns = dict(zip(COLUMNS, mirror.timeline[bucket], strict=True))
     assert (columns[Column.INTERNET], columns[Column.LOCAL]) == (117, 1)

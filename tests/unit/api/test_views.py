@@ -10,6 +10,7 @@ import pytest
 from services.api import views
 from services.api.counters import SIX
 from services.api.mirror import Mirror, RowView
+from services.flows import keys
 from services.flows.delta import Kind
 from services.flows.scope import Scope
 from services.flows.traffic import Peer, Row, Session, Tick
@@ -153,13 +154,30 @@ def test_a_connection_names_the_address_that_a_source_told() -> None:
 
 
 def test_peers_with_the_most_bytes_come_first() -> None:
-    answer = views.peers_of(row(), [peer("a", tx_bytes=1), peer("b", rx_bytes=3), peer("c", tx_bytes=1, rx_bytes=1)])
+    answer = views.peers_of(
+        row(), [peer("a", tx_bytes=1), peer("b", rx_bytes=3), peer("c", tx_bytes=1, rx_bytes=1)], {}
+    )
     assert [one["address"] for one in answer["peers"]] == ["b", "c", "a"]
     assert answer["more"] == 0
 
 
+def test_a_service_names_the_pods_that_may_be_behind_it() -> None:
+    many = tuple(f"kube-system/dns-{number}" for number in range(150))
+    behind = {keys.behind("service", "kube-system", "dns"): many, keys.behind("node", "", "n"): ("a/b",)}
+    listed = [
+        dataclasses.replace(peer("10.96.0.10", tx_bytes=3), what="service", namespace="kube-system", name="dns"),
+        dataclasses.replace(peer("192.168.0.2", tx_bytes=2), what="node", name="n"),
+        dataclasses.replace(peer("10.1.0.3", tx_bytes=1), what="pod", namespace="shop", name="dns"),
+    ]
+    dns, node, pod = views.peers_of(row(), listed, behind)["peers"]
+    assert (dns["candidateCount"], dns["candidates"]) == (150, many[: len(dns["candidates"])])
+    assert 0 < len(dns["candidates"]) < 150
+    assert (node["candidateCount"], node["candidates"]) == (1, ("a/b",))
+    assert (pod["candidateCount"], pod["candidates"]) == (0, ())
+
+
 def test_of_too_many_peers_the_rest_is_counted() -> None:
-    answer = views.peers_of(row(), [peer(str(n), tx_bytes=n) for n in range(10)], most=3)
+    answer = views.peers_of(row(), [peer(str(n), tx_bytes=n) for n in range(10)], {}, most=3)
     assert ([one["address"] for one in answer["peers"]], answer["more"]) == (["9", "8", "7"], 7)
 
 
@@ -177,7 +195,7 @@ def test_of_too_many_peers_the_rest_is_counted() -> None:
     ],
 )
 def test_what_a_peer_speaks(one: Peer, protocol: str, port: int) -> None:
-    [answer] = views.peers_of(row(), [one])["peers"]
+    [answer] = views.peers_of(row(), [one], {})["peers"]
     assert (answer["protocol"], answer["port"]) == (protocol, port)
 
 

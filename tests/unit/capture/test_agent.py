@@ -76,6 +76,20 @@ async def test_a_link_is_in_every_window_from_its_attachment_on() -> None:
     assert seen.counters == InterfaceCounters(5, 6, 7, 8)
 
 
+async def test_each_window_tells_what_its_agent_had_captured_before() -> None:
+    one, source, windows = agent()
+    await one.follow(LinkChange((link(3, "veth1"),), ()), {3: InterfaceCounters(1, 2, 3, 4)})
+    await one.cut({})
+    # What is drained while another link comes counts as well.
+    await one.follow(LinkChange((link(4, "veth2"),), (link(9, "veth9"),)), {})
+    await one.cut({})
+    told = [
+        {entry.interface: entry.passed.tx_bytes + entry.passed.rx_bytes for entry in w.attachments} for w in windows
+    ]
+    assert told == [{}, {"veth1": 0}, {"veth1": 100}, {"veth1": 200, "veth2": 0}]
+    assert len(source.attached) == 2
+
+
 async def test_windows_follow_each_other_without_gap_or_overlap() -> None:
     one, _, windows = agent()
     await one.follow(LinkChange((link(3, "veth1"),), ()), {})

@@ -33,7 +33,7 @@ def fails(_: int) -> Any:
 
 @pytest.fixture
 def sources(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    known: dict[str, Any] = {"ebpf": Works, "socket": Works}
+    known: dict[str, Any] = dict.fromkeys(("ebpf", "ring", "socket", "tcx"), Works)
     monkeypatch.setattr(choice, "SOURCES", known)
     return known
 
@@ -47,7 +47,7 @@ def test_the_best_that_works_is_used(sources: dict[str, Any]) -> None:
 
 
 def test_where_none_works_the_last_reason_is_told(sources: dict[str, Any]) -> None:
-    sources["ebpf"] = sources["socket"] = refused(errno.EINVAL)
+    sources.update(dict.fromkeys(sources, refused(errno.EINVAL)))
     with pytest.raises(PodloxxError, match="cannot capture with the source socket: the kernel refused it: refused"):
         choice.opened("auto", 7)
 
@@ -60,6 +60,14 @@ def test_who_names_a_source_gets_that_or_the_reason(sources: dict[str, Any]) -> 
 
 
 def test_a_source_that_says_what_is_missing_is_believed(sources: dict[str, Any]) -> None:
-    sources["ebpf"], sources["socket"] = refused(errno.EPERM), fails
+    sources["ebpf"], sources["ring"] = refused(errno.EPERM), fails
     with pytest.raises(PrivilegeError, match="no sockets here"):
         choice.opened("auto", 7)
+
+
+def test_what_allows_more_than_to_look_is_not_taken_unasked(sources: dict[str, Any]) -> None:
+    works = sources["tcx"]
+    sources.update(dict.fromkeys(("ebpf", "ring", "socket"), refused(errno.EPERM)))
+    with pytest.raises(PrivilegeError):
+        choice.opened("auto", 7)
+    assert isinstance(choice.opened("tcx", 7), works)

@@ -37,6 +37,7 @@ attachments = st.builds(
     counters=st.none() | interface_counters,
     first_counters=st.none() | interface_counters,
     coverage=st.sampled_from(Coverage),
+    passed=interface_counters,
 )
 
 

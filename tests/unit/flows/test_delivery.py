@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.flows import address
 from services.flows.delivery import Frozen, Inbox, Outbox, Verdict, merge
-from services.flows.delta import FLOW, Attachment, Kind, Window
+from services.flows.delta import FLOW, Attachment, InterfaceCounters, Kind, Window
 from services.flows.keys import FROZEN_BATCHES, SUB_WINDOW_US, SUB_WINDOWS
 
 
@@ -99,14 +101,16 @@ def test_a_batch_takes_no_more_rows_than_it_may() -> None:
 
 def test_merging_keeps_the_latest_state_and_every_address() -> None:
     one, two = address.parse("10.0.0.1"), address.parse("10.0.0.2")
-    early = Window(0, 5, (Attachment(1, "a", 3, "socket", 0, None, (one,)),), np.zeros(0, FLOW))
-    late = Window(
-        5, 9, (Attachment(1, "a", 3, "socket", 0, 8, (two,)), Attachment(2, "b", 4, "socket", 6)), np.zeros(0, FLOW)
-    )
+    first = Attachment(1, "a", 3, "socket", 0, None, (one,), passed=InterfaceCounters(100, 1, 0, 0))
+    second = replace(first, detached_us=8, addresses=(two,), passed=InterfaceCounters(700, 7, 0, 0))
+    early = Window(0, 5, (first,), np.zeros(0, FLOW))
+    late = Window(5, 9, (second, Attachment(2, "b", 4, "socket", 6)), np.zeros(0, FLOW))
     merged = merge(early, late)
     assert (merged.start_us, merged.end_us) == (0, 9)
     assert merged.attachments[0].detached_us == 8
     assert merged.attachments[0].addresses == (one, two)
+    # Before both of them nothing else had passed than before the first.
+    assert merged.attachments[0].passed == first.passed
     assert merged.attachments[1].id == 2
 
 
@@ -129,3 +133,13 @@ def test_an_unknown_boot_starts_where_its_agent_saw_confirmation() -> None:
     assert inbox.judge("b", 101, 100) is Verdict.APPLY
     assert inbox.judge("c", 103, 100) is Verdict.AHEAD
     assert inbox.judge("c", 101, 100) is Verdict.APPLY
+
+
+def test_what_an_agent_saw_confirmed_and_these_totals_do_not_have_is_passed_over() -> None:
+    box = Inbox({"a": 3})
+    assert box.skip("a", 2) == 0
+    assert box.skip("unknown", 5) == 0
+    assert box.applied == {"a": 3}
+    assert box.skip("a", 7) == 4
+    assert box.judge("a", 7, 7) is Verdict.DUPLICATE
+    assert box.judge("a", 8, 7) is Verdict.APPLY

@@ -1,134 +1,112 @@
-"""The messages of the WebSocket, as clients of version 1 know them."""
+"""The columns of the WebSocket's messages, as clients of version 1 know them."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
+from typing import get_type_hints
 
 from services.flows import live_message
-from services.flows.live_message import COLUMNS, POD_FIELDS, MessageError, Pod, Said, State
+from services.flows.live_message import COLUMNS, Node, NodeColumns, Pod, PodColumns, RowColumns, Words
+from services.flows.scope import SCOPES
 
-STATE = State(
-    epoch=7, seq=101, ts=1_700_000_000.5, started=1_699_999_000.0, reporting=(41, 42), totals=tuple(range(10, 20))
+WEB = Pod(
+    id=1,
+    ns="shop",
+    name="web",
+    node="node-a",
+    zone="eu-1a",
+    region="eu-1",
+    owner_kind="Deployment",
+    owner="web",
+    labels=("app=web", "tier=front"),
+    ips=("10.1.0.2", "fd00::2"),
+    iface="veth1",
+    coverage="full",
+    scopes=5,
+    started=1_699_999_000.0,
+    ended=None,
 )
-WEB = Pod(1, "shop", "web", "node-a", "eu-1a", "10.1.0.2", "veth1", "full", 0.0)
-DB = Pod(2, "data", "db", "", "", "", "veth2", "egress-only", 1_700_000_000.0)
+CRON = WEB._replace(
+    id=2, name="cron", node="", zone="", region="", labels=("app=web",), ips=(), started=None, ended=1_700_000_000.0
+)
 ROW = (100, 50, 120, 0, 0, 20, 10, 0, 3, 9000)
 SILENT = (None, None, None, None, None, None, None, None, None, 400)
 
 
-def test_a_snapshot() -> None:
-    assert live_message.snapshot(STATE, [WEB, DB], [1, 2], [ROW, SILENT], [[1_700_000_000, 1, 2, 3, 4, 5]]) == {
-        "t": "snapshot",
-        "v": 1,
-        "epoch": 7,
-        "seq": 101,
-        "ts": 1_700_000_000.5,
-        "started": 1_699_999_000.0,
-        "reporting": (41, 42),
-        "tot": (10, 11, 12, 13, 14, 15, 16, 17, 18, 19),
-        "problem": "",
-        "columns": COLUMNS,
-        "pods": {
-            "id": [1, 2],
-            "ns": ["shop", "data"],
-            "name": ["web", "db"],
-            "node": ["node-a", ""],
-            "zone": ["eu-1a", ""],
-            "ip": ["10.1.0.2", ""],
-            "iface": ["veth1", "veth2"],
-            "coverage": ["full", "egress-only"],
-            "ended": [0.0, 1_700_000_000.0],
-        },
-        "i": [1, 2],
-        "rows": {
-            "tx": [100, None],
-            "rx": [50, None],
-            "local": [120, None],
-            "cross": [0, None],
-            "private": [0, None],
-            "internet_tx": [20, None],
-            "internet_rx": [10, None],
-            "other": [0, None],
-            "syn": [3, None],
-            "total": [9000, 400],
-        },
-        "timeline": [[1_700_000_000, 1, 2, 3, 4, 5]],
+def texts(column: list[int], words: Words) -> list[str]:
+    return [words.listed[place] for place in column]
+
+
+def test_pods_by_column() -> None:
+    words = Words()
+    columns = live_message.pod_columns([WEB, CRON], words)
+    assert words.listed[0] == ""
+    assert texts(columns["ns"], words) == ["shop", "shop"]
+    assert texts(columns["node"], words) == ["node-a", ""]
+    assert texts(columns["zone"], words) == ["eu-1a", ""]
+    assert texts(columns["region"], words) == ["eu-1", ""]
+    assert texts(columns["owner_kind"], words) == ["Deployment", "Deployment"]
+    assert texts(columns["owner"], words) == ["web", "web"]
+    assert texts(columns["coverage"], words) == ["full", "full"]
+    assert [texts(labels, words) for labels in columns["labels"]] == [["app=web", "tier=front"], ["app=web"]]
+    plain = {name: column for name, column in columns.items() if name in {"id", "name", "ips", "iface", "scopes"}}
+    assert plain == {
+        "id": [1, 2],
+        "name": ["web", "cron"],
+        "ips": [("10.1.0.2", "fd00::2"), ()],
+        "iface": ["veth1", "veth1"],
+        "scopes": [5, 5],
     }
+    assert (columns["started"], columns["ended"]) == ([1_699_999_000.0, None], [None, 1_700_000_000.0])
 
 
-def test_a_delta() -> None:
-    message = live_message.delta(STATE, 100, [1], [ROW], [], [4, 5])
-    assert (message["t"], message["base"], message["seq"], message["i"], message["gone"]) == (
-        "delta",
-        100,
-        101,
-        [1],
-        [4, 5],
-    )
-    assert message["rows"]["total"] == [9000]
-    assert message["add"] == {name: [] for name in POD_FIELDS}
+def test_a_text_that_many_share_is_sent_once() -> None:
+    words = Words()
+    live_message.pod_columns([WEB] * 1000, words)
+    assert len(words.listed) == len(set(words.listed)) == 10
+
+
+def test_rows_by_column() -> None:
+    assert live_message.row_columns([ROW, SILENT]) == {
+        "tx": [100, None],
+        "rx": [50, None],
+        "local": [120, None],
+        "cross": [0, None],
+        "private": [0, None],
+        "internet_tx": [20, None],
+        "internet_rx": [10, None],
+        "other": [0, None],
+        "syn": [3, None],
+        "total": [9000, 400],
+    }
 
 
 def test_columns_are_there_without_rows() -> None:
-    assert live_message.delta(STATE, 100, [], [], [], [])["rows"] == {name: [] for name in COLUMNS}
+    assert live_message.row_columns([]) == {name: [] for name in COLUMNS}
+    assert live_message.pod_columns([], Words()) == {name: [] for name in Pod._fields}
 
 
-def test_peers_of_the_watched_pod() -> None:
-    peers = {"pod": "shop/web", "uid": "u", "peers": [{"address": "10.1.0.3"}], "more": 4}
-    assert live_message.watched("shop/web", 101, peers) == {"t": "pod", "seq": 101, **peers}
-
-
-def test_peers_that_nobody_knows_are_null() -> None:
-    assert live_message.watched("shop/web", 101, None) == {
-        "t": "pod",
-        "pod": "shop/web",
-        "seq": 101,
-        "peers": None,
-        "more": 0,
+def test_nodes_by_column() -> None:
+    nodes = [
+        Node("node-a", "eu-1a", "eu-1", live=True, reported=None, source="tcx", interfaces=12),
+        Node("node-b", "", "", live=False, reported=1_700_000_000.0, source="", interfaces=0),
+    ]
+    assert live_message.node_columns(nodes) == {
+        "name": ["node-a", "node-b"],
+        "zone": ["eu-1a", ""],
+        "region": ["eu-1", ""],
+        "live": [True, False],
+        "reported": [None, 1_700_000_000.0],
+        "source": ["tcx", ""],
+        "interfaces": [12, 0],
     }
 
 
-@pytest.mark.parametrize(
-    ("raw", "meant"),
-    [
-        ({"ack": 101}, Said(ack=101)),
-        ({"ack": 0, "snapshot": True}, Said(ack=0, snapshot=True)),
-        ({"hz": 1}, Said(hz=1.0)),
-        ({"hz": 0.2}, Said(hz=0.2)),
-        ({"hz": 0}, Said(hz=0.0)),
-        ({"watch": "shop/web"}, Said(watch="shop/web")),
-        ({"watch": None}, Said(watch="")),
-    ],
-)
-def test_what_a_client_may_say(raw: dict[str, Any], meant: Said) -> None:
-    assert live_message.said(raw) == meant
+def test_what_is_made_has_the_fields_that_are_declared() -> None:
+    assert tuple(get_type_hints(PodColumns)) == Pod._fields
+    assert tuple(get_type_hints(NodeColumns)) == Node._fields
+    assert tuple(get_type_hints(RowColumns)) == COLUMNS
 
 
-@pytest.mark.parametrize(
-    ("raw", "why"),
-    [
-        ([], "expected an object"),
-        ({}, "expected an object"),
-        ("ack", "expected an object"),
-        (None, "expected an object"),
-        ({"ack": "1"}, "ack must be"),
-        ({"ack": True}, "ack must be"),
-        ({"ack": -1}, "ack must be"),
-        ({"hz": True}, "hz must be"),
-        ({"hz": None}, "hz must be"),
-        ({"hz": 5}, "hz must be"),
-        ({"hz": -1}, "hz must be"),
-        ({"hz": 1e-9}, "hz must be"),
-        ({"hz": float("nan")}, "hz must be"),
-        ({"hz": "1"}, "hz must be"),
-        ({"watch": 1}, "watch must be"),
-        ({"snapshot": False}, "snapshot must be"),
-        ({"ack": 1, "ä" * 4000: 1}, "unknown field"),
-    ],
-)
-def test_what_is_not_understood_is_said_within_a_close_frame(raw: object, why: str) -> None:
-    with pytest.raises(MessageError, match=why) as caught:
-        live_message.said(raw)
-    assert len(str(caught.value).encode()) <= 123
+def test_scopes_have_bits_that_stay_exact_in_a_browser() -> None:
+    assert tuple(scope.value for scope in SCOPES) == live_message.SCOPE_NAMES
+    assert len(SCOPES) < 31

@@ -53,8 +53,8 @@ def test_keys_whose_hashes_collide_stay_apart(monkeypatch: object) -> None:
     rows = np.zeros(4, FLOW)
     rows["peer_lo"] = [1, 2, 1, 3]
     rows["tx_bytes"] = [1, 10, 100, 1000]
-    constant = lambda words: np.zeros(len(words), np.uint64)  # noqa: E731
-    monkeypatch.setattr(table, "_mix", constant)  # type: ignore[attr-defined]
+    constant = lambda columns, _: np.zeros(len(columns[0]), np.uint64)  # noqa: E731
+    monkeypatch.setattr(table, "hashes", constant)  # type: ignore[attr-defined]
     assert sorted(table.combine([rows])["tx_bytes"]) == [10, 101, 1000]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.flows import traffic
+from services.flows import history, peer_store, traffic
+from services.flows.history import Passed
 from services.flows.scope import Rule, Scope
 from services.flows.traffic import (
     ROW_COUNTERS,
@@ -85,16 +88,31 @@ def test_sessions_round_trip(
     st.builds(Peer, texts, numbers, numbers, numbers, numbers, st.sampled_from(Scope), texts, counts, numbers, numbers)
 )
 def test_peers_round_trip(peer: Peer) -> None:
-    assert traffic.decode_peer(traffic.encode_peer(peer)) == peer
+    data = peer_store.encode_peer(peer.counts, peer.first_us, peer.last_us)
+    assert peer_store.decode_peers({peer_store.peer_key(peer): data}) == [peer]
 
 
 @given(
     st.dictionaries(
-        numbers, st.dictionaries(st.sampled_from(Scope), st.tuples(numbers, numbers), min_size=1, max_size=3)
+        st.integers(0, 2**32 - 1),
+        st.dictionaries(
+            st.sampled_from(Scope), st.builds(Passed, numbers, numbers, numbers, numbers), min_size=1, max_size=3
+        ),
     )
 )
-def test_history_round_trips(bucket: dict[int, dict[Scope, tuple[int, int]]]) -> None:
-    assert traffic.decode_history(traffic.encode_history(bucket)) == bucket
+def test_history_round_trips(bucket: dict[int, dict[Scope, Passed]]) -> None:
+    assert history.decode(history.encode(bucket)) == bucket
+
+
+@pytest.mark.parametrize(
+    ("rows", "scopes"), [([1, 2], [0]), ([[1]], [[0]]), ([1], [len(Scope)]), ([1], [-1])], ids=repr
+)
+def test_a_bucket_of_another_shape_is_refused(rows: object, scopes: object) -> None:
+    with pytest.raises(TrafficError, match="not a history bucket"):
+        history.decode(traffic.pack({"v": traffic.VERSION, "rows": rows, "scopes": scopes}))
+
+
+ONE = Peer("10.0.0.1", 6, 80, 2, 0, Scope.SAME_NODE, Rule.POD_SAME_NODE, traffic.no_counts(), 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +120,9 @@ def test_history_round_trips(bucket: dict[int, dict[Scope, tuple[int, int]]]) ->
     [
         traffic.decode_tick,
         traffic.decode_session,
-        traffic.decode_peer,
-        traffic.decode_history,
+        lambda data: peer_store.decode_peer(data, data),
+        lambda data: peer_store.decode_peer(peer_store.peer_key(ONE), data),
+        history.decode,
         lambda data: traffic.decode_row(1, data),
     ],
 )
@@ -147,9 +166,8 @@ def test_counters_add_scope_by_scope() -> None:
 
 
 def test_peers_with_another_verdict_stand_apart() -> None:
-    one = Peer("10.0.0.1", 6, 80, 2, 0, Scope.SAME_NODE, Rule.POD_SAME_NODE, traffic.no_counts(), 0, 0)
-    two = Peer("10.0.0.1", 6, 80, 2, 0, Scope.CLUSTER_UNRESOLVED, Rule.CLUSTER_RANGE, traffic.no_counts(), 0, 0)
-    assert traffic.peer_key(one) != traffic.peer_key(two)
+    other = replace(ONE, scope=Scope.CLUSTER_UNRESOLVED, rule=Rule.CLUSTER_RANGE)
+    assert peer_store.peer_key(ONE) != peer_store.peer_key(other)
 
 
 def test_an_identity_is_keyed_by_namespace_and_name() -> None:

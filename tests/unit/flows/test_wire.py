@@ -99,7 +99,8 @@ def change_attachment(at: int, value: object) -> dict[str, Any]:
         (change_attachment(6, b"123"), "out of bounds"),
         (change_attachment(7, [1, 2]), "four counts"),
         (change_attachment(9, "half"), "coverage 'half'"),
-        (change_window(attachments=[[1]]), "list of 10"),
+        (change_attachment(10, [1, 2, 3, -4]), "four counts"),
+        (change_window(attachments=[[1]]), "list of 11"),
     ],
 )
 def test_what_is_wrong_is_named(whole: object, message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.launcher import cli, local, replay
+from services.launcher.cluster_options import COMMANDS
 from services.launcher.run import Wanted
 from services.runtime.errors import LeftoverError, PodloxxError, PrivilegeError, UsageError
 
@@ -33,11 +34,23 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 def test_local_takes_what_is_captured_and_what_is_shown(carried_out: list[tuple[Any, ...]], folder: Path) -> None:
     (folder / "a.json").write_text("{}")
-    given = ["--interface-prefix=veth|cali", "--node=here", "--no-browser", "--for=1.5m", "--cidr=x=10.0.0.0/8"]
+    given = [
+        "--interface-prefix=veth|cali",
+        "--node=here",
+        "--capture=ring",
+        "--no-browser",
+        "--for=1.5m",
+        "--cidr=x=10.0.0.0/8",
+    ]
     assert cli.main(["local", *given, f"--directory={folder}/a.json"]) == 0
-    [(name, wanted, [agent], _)] = carried_out
+    [(name, wanted, [agent], asked, cluster, _)] = carried_out
+    assert cluster == b""
     assert name == "local"
-    assert (agent.node, agent.settings) == ("here", {"interface_prefix": "veth|cali", "node": "here"})
+    assert {one.name for one in asked} == {"docker", "podman"}
+    assert (agent.node, agent.settings) == (
+        "here",
+        {"interface_prefix": "veth|cali", "node": "here", "capture": "ring"},
+    )
     assert wanted == Wanted(
         port=1337,
         listen="127.0.0.1",
@@ -52,8 +65,15 @@ def test_local_takes_what_is_captured_and_what_is_shown(carried_out: list[tuple[
 
 def test_demo_takes_a_seed(carried_out: list[tuple[Any, ...]]) -> None:
     assert cli.main(["demo", "--seed=7", "--port=0", "--store-memory=2GB", "--verbose"]) == 0
-    [(name, wanted, seed, _)] = carried_out
-    assert (name, seed, wanted.port, wanted.store_memory, wanted.verbose) == ("demo", 7, 0, "2GB", True)
+    [(name, wanted, seed, capture, _)] = carried_out
+    assert (name, seed, capture, wanted.port, wanted.store_memory, wanted.verbose) == (
+        "demo",
+        7,
+        "auto",
+        0,
+        "2GB",
+        True,
+    )
 
 
 def test_replay_takes_files_and_a_speed(carried_out: list[tuple[Any, ...]], folder: Path) -> None:
@@ -104,7 +124,7 @@ def test_the_environment_sets_what_is_not_typed(
     for name, value in {"PORT": "8080", "NO_BROWSER": "true", "VERBOSE": "0", "FOR": "2s", "SPEED": "3"}.items():
         monkeypatch.setenv(f"PODLOXX_{name}", value)
     assert cli.main(["demo", "--for=4s"]) == 0
-    [(_, wanted, _, _)] = carried_out
+    [(_, wanted, *_)] = carried_out
     assert (wanted.port, wanted.browser, wanted.verbose, wanted.for_s) == (8080, False, False, 4.0)
 
 
@@ -140,7 +160,7 @@ def test_a_defect_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_help_shows_every_option_with_a_text() -> None:
     [commands] = [one for one in cli.parser()._actions if isinstance(one, argparse._SubParsersAction)]
-    assert list(commands.choices) == ["local", "demo", "replay", "version"]
+    assert list(commands.choices) == [*COMMANDS, "local", "demo", "replay", "doctor", "images", "version"]
     for command in commands.choices.values():
         assert all(action.help for action in command._actions)
         assert command.format_help()

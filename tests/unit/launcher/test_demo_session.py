@@ -22,8 +22,8 @@ from services.launcher.demo.session import (
     session_of,
     state_file,
     this_process,
-    write_whole,
 )
+from services.launcher.session import write_whole
 
 
 @pytest.fixture(autouse=True)

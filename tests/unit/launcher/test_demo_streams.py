@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 
 import pytest
 
@@ -257,3 +259,17 @@ async def test_connections_above_the_bound_are_refused(monkeypatch: pytest.Monke
             assert await reader.read(1) == b""
             writer.close()
             await until(lambda: tally.failures == 1, "the refusal", 5)
+
+
+async def test_a_connection_that_comes_while_the_server_ends_is_closed() -> None:
+    address, port = LOOPBACKS[0], free_port(LOOPBACKS[0])
+    with contextlib.ExitStack() as stack:
+        async with background(http.serve(Serve("http", (address,), port), Tally())):
+            await say(address, port)
+            client = stack.enter_context(socket.create_connection((address, port)))
+            # Accepted in the turn that begins now, and then the server is cancelled before it looks at it.
+            await asyncio.sleep(0)
+        client.setblocking(False)
+        async with asyncio.timeout(5):
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.get_running_loop().sock_recv(client, 1) == b""

@@ -88,6 +88,11 @@ def test_what_differs_is_kept_apart(other: dict[str, object]) -> None:
     assert len(summed([counted(PEER, (1, 60)), counted(replace(PEER, **other), (1, 60))])["peers"]) == 2  # type: ignore[arg-type]
 
 
+def test_who_has_no_address_yet_is_all_zeros() -> None:
+    [entry] = summed([counted(replace(PEER, local="", address="ff02::16"), (1, 90))])["peers"]
+    assert (entry["local"], entry["peer"]) == ("::", "ff02::16")
+
+
 def test_what_was_folded_is_an_error_and_never_hidden() -> None:
     with pytest.raises(PodloxxError, match="5 packets could not be kept apart"):
         summed([counted(PEER, (1, 60)), counted(replace(PEER, kind=Kind.FOLDED), (2, 100), (3, 200))])

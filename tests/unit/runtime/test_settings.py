@@ -109,3 +109,9 @@ def test_settings_of_others_can_join_the_table() -> None:
     table = {entry.name: entry for entry in as_table({**SERVICES, "launcher": Further})}
     assert table["color"].services == ("launcher",)
     assert table["port"].services == ("api", "launcher")
+
+
+def test_a_batch_cannot_be_asked_to_be_larger_than_is_accepted() -> None:
+    assert load(CaptureSettings, ["--batch-rows=60000"], {}).batch_rows == 60000
+    with pytest.raises(UsageError, match="--batch-rows must be at most 60000, got '60001'"):
+        load(CaptureSettings, ["--batch-rows=60001"], {})

@@ -30,7 +30,7 @@ def test_a_pod_has_all_its_addresses_and_its_nodes_place() -> None:
     assert known.pod(ip("10.1.0.9")) is None
     assert known.addresses(WEB) == {ip("10.1.0.2"), ip("fd00:1::2")}
     assert known.details(WEB) == PodDetails()
-    assert len(known.known()) == 4
+    assert len(known._pods) == 4
 
 
 def test_a_pods_own_zone_goes_before_its_nodes() -> None:
@@ -106,14 +106,14 @@ def test_an_interface_is_the_one_pods_that_its_addresses_name(
 
 def test_without_a_file_nobody_is_known() -> None:
     known = StaticDirectory.read("", private_cidr="10.0.0.0/8")
-    assert known.known() == frozenset()
+    assert known._pods == {}
     assert known.in_private_cidr(ip("10.1.0.2"))
 
 
 def test_it_is_read_from_a_file(folder: Path) -> None:
     path = folder / "addresses.json"
     path.write_text(json.dumps(CONTENT))
-    assert StaticDirectory.read(str(path)).known() == directory().known()
+    assert StaticDirectory.read(str(path))._pods == directory()._pods
 
 
 @pytest.mark.parametrize(
@@ -206,3 +206,9 @@ def test_a_wrong_file_is_named_with_the_place_and_what_belongs_there(content: di
 def test_a_number_as_a_section_is_wrong(section: str) -> None:
     with pytest.raises(UsageError, match=f"is wrong at {section}: expected an object"):
         StaticDirectory({"version": 1, section: 7}, "addresses.json")
+
+
+def test_nodes_have_a_place_also_for_pods_that_nobody_names() -> None:
+    known = StaticDirectory({"version": 1, "nodes": {"n": {"zone": "z", "region": "r"}}}, "f")
+    assert known.place("n") == Place("n", "z", "r")
+    assert known.place("m") == Place("m")

@@ -1,0 +1,112 @@
+"""One observation point: an interface that an agent watched, since when, and what was missed before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from services.flows.address import Address
+from services.flows.coverage import beyond, plus, went_on
+from services.flows.delta import Attachment, Coverage, InterfaceCounters
+from services.flows.scope import Pod
+
+Key = tuple[str, int]
+"""Boot id and attachment."""
+
+
+class Subject(NamedTuple):
+    """Whose flows are: the number of a row, that of its pod's uid, the pod, and the words of all its addresses."""
+
+    row: int
+    name: int
+    pod: Pod
+    own: tuple[tuple[int, int], ...]
+    once: bool
+    """Whether the other end's agent may report the same bytes."""
+
+
+@dataclass(slots=True)
+class Point:
+    """An observation point as the aggregator holds it; times are Redis microseconds."""
+
+    row: int
+    node: str
+    boot: str
+    interface: str
+    index: int
+    source: str
+    from_us: int
+    """Since when all that passed is in the totals."""
+    reported_us: int
+    """Up to when it is."""
+    coverage: Coverage
+    detached_us: int | None = None
+    """When its interface ended, as far as its agent said so."""
+    replaced: bool = False
+    """Whether another agent took its interface over: what comes of it later is in that one's gap."""
+    addresses: tuple[Address, ...] = ()
+    first: InterfaceCounters | None = None
+    """The interface's counters when these totals began to have what passed: as a rule when it was attached."""
+    accounted: InterfaceCounters | None = None
+    """What they would be if nothing had passed but what is in the totals."""
+    gap_from_us: int = 0
+    gap_to_us: int = 0
+    """The time before it was attached that is booked as `agent-gap`, if there is one."""
+    measured: Coverage | None = None
+    """What its traffic shows of its coverage, where that is less than `coverage` says."""
+    pod: Pod | None = None
+    asked: int = -1
+    """The directory's version of its addresses when it was last asked for the pod."""
+    subject: Subject | None = field(default=None, compare=False)
+    """Whose its flows are, once that was asked for."""
+
+    @property
+    def open(self) -> bool:
+        """Whether its agent may report more of it."""
+        return self.detached_us is None and not self.replaced
+
+    @property
+    def began_us(self) -> int:
+        """When its agent began to watch it."""
+        return self.gap_to_us or self.from_us
+
+    @property
+    def covered(self) -> Coverage:
+        """How much of its pod's traffic it sees, as far as anybody knows."""
+        return self.measured or self.coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What an interface counted between two moments for which it had no agent."""
+
+    key: Key
+    counters: InterfaceCounters
+    start_us: int
+    end_us: int
+
+
+def where(point: Point) -> tuple[str, str, int]:
+    """What it has in common with the points before and after it: node, interface name and index."""
+    return point.node, point.interface, point.index
+
+
+def counters_before(attachment: Attachment) -> InterfaceCounters | None:
+    """An interface's counters before a window, as if nothing had passed since it was attached but what was captured.
+
+    An agent that lives through a new session, or through a commit that it saw and this session has not, reports an
+    interface in the middle: what it had told before is another session's.
+    """
+    return None if attachment.first_counters is None else plus(attachment.first_counters, attachment.passed)
+
+
+def gap_between(key: Key, before: Point | None, point: Point) -> Gap | None:
+    """What passed between two agents' points on one interface; None where its counters do not go on."""
+    if before is None or before.accounted is None or point.first is None:
+        return None
+    if before.detached_us is not None:
+        # That interface ended: one of the same name and index is another one.
+        return None
+    if not went_on(before.accounted, point.first):
+        return None
+    return Gap(key, beyond(point.first, before.accounted), before.reported_us, max(point.from_us, before.reported_us))

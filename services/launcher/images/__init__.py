@@ -1,0 +1,1 @@
+"""The container images: named, built, brought into a cluster and pushed."""

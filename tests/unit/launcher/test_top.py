@@ -1,0 +1,154 @@
+"""The ranked table in the terminal: rows of a message, filters as on the page, ranks and widths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.flows.live_message import SCOPE_NAMES
+from services.launcher import top
+from services.runtime.errors import UsageError
+
+
+def message(*pods: dict[str, Any], problem: str = "") -> Any:
+    """A snapshot of these pods; what is not given is nothing."""
+    words = [""]
+
+    def word(text: str) -> int:
+        if text not in words:
+            words.append(text)
+        return words.index(text)
+
+    texts = ("ns", "node", "zone", "owner", "owner_kind")
+    columns = {name: [word(pod.get(name, "")) for pod in pods] for name in texts}
+    numbers = ("tx", "rx", "local", "cross", "private", "internet_tx", "internet_rx", "other", "syn", "total")
+    return {
+        "t": "snapshot",
+        "problem": problem,
+        "reporting": (1, 2),
+        "pods": {
+            **columns,
+            "id": list(range(len(pods))),
+            "name": [pod["name"] for pod in pods],
+            "labels": [[word(one) for one in pod.get("labels", ())] for pod in pods],
+            "ips": [list(pod.get("ips", ())) for pod in pods],
+            "scopes": [sum(1 << SCOPE_NAMES.index(one) for one in pod.get("scopes", ())) for pod in pods],
+        },
+        # Not in the order of the pods.
+        "i": list(reversed(range(len(pods)))),
+        "rows": {name: [pod.get(name, 0) for pod in reversed(pods)] for name in numbers},
+        "words": words,
+    }
+
+
+WEB = {
+    "ns": "shop",
+    "name": "web-1",
+    "node": "n1",
+    "zone": "z1",
+    "owner": "web",
+    "owner_kind": "Deployment",
+    "labels": ("app=web", "tier=front"),
+    "ips": ("10.1.0.7", "fd81::7"),
+    "scopes": ("cross-zone", "internet"),
+    "tx": 1000,
+    "rx": 500,
+    "cross": 600,
+    "internet_tx": 700,
+    "internet_rx": 200,
+    "total": 123456,
+}
+DB = {"ns": "data", "name": "db-0", "node": "n2", "ips": ("10.2.0.9",), "tx": 9000, "rx": 10, "local": 9010, "total": 5}
+SILENT = {"ns": "data", "name": "old", "tx": None, "rx": None, "internet_tx": None, "internet_rx": None, "total": 7}
+
+
+def fitting(words: str) -> list[str]:
+    """The pods that a filter leaves."""
+    return [row.name for row in top.rows(message(WEB, DB, SILENT)) if top.matches(top.parsed(words), row)]
+
+
+def test_a_row_has_what_the_message_says_of_its_pod() -> None:
+    web = next(row for row in top.rows(message(WEB, DB)) if row.name == "web-1")
+    assert (web.key, web.node, web.bytes) == ("shop/web-1", "n1", 123456)
+    assert web.rates == {
+        **dict.fromkeys(("local", "private", "other", "syn"), 0),
+        "cross": 600,
+        "internet": 900,
+        "total": 1500,
+    }
+    assert web.scopes == {"cross-zone", "cross", "internet"}
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("", ["web-1", "db-0", "old"]),
+        ("ns:shop", ["web-1"]),
+        ("ns:sh", ["web-1"]),
+        ("ns:shop ns:data", ["web-1", "db-0", "old"]),
+        ("ns:data node:n2", ["db-0"]),
+        ("-ns:data", ["web-1"]),
+        ("node:z1", ["web-1"]),
+        ("label:app=web", ["web-1"]),
+        ("label:tier", ["web-1"]),
+        ("owner:deployment/web", ["web-1"]),
+        ("scope:internet", ["web-1"]),
+        ("scope:cross", ["web-1"]),
+        ("ip:10.2.0.0/16", ["db-0"]),
+        ("ip:fd81::/64", ["web-1"]),
+        ("ip:10.1.*", ["web-1"]),
+        ("ns:*a*", ["db-0", "old"]),
+        ("db", ["db-0"]),
+        ("-db -old", ["web-1"]),
+        ("web shop", ["web-1"]),
+        ("WEB", ["web-1"]),
+        ("ns:", ["web-1", "db-0", "old"]),
+    ],
+)
+def test_a_filter_means_what_it_means_on_the_page(words: str, names: list[str]) -> None:
+    assert fitting(words) == names
+
+
+def test_ports_are_not_in_the_messages_and_refused() -> None:
+    with pytest.raises(UsageError, match="port: is answered by the page alone"):
+        top.parsed("port:443")
+
+
+def lines(sort: str, most: int = 100, **more: Any) -> list[list[str]]:
+    said = message(WEB, DB, SILENT, **more)
+    return [line.split() for line in top.table(said, top.rows(said), sort, most)]
+
+
+def test_the_table_is_ranked_and_names_units() -> None:
+    head, names, *found = lines("total")
+    assert " ".join(head) == "3 of 3 pods, 1/2 nodes report, by total"
+    assert names[:3] == ["pod", "node", "total/s"]
+    assert [line[0] for line in found] == ["data/db-0", "shop/web-1", "data/old"]
+    assert found[1][2:4] == ["1.5", "kB"]
+    assert found[1][-2:] == ["123", "kB"]
+
+
+def test_another_column_ranks_otherwise() -> None:
+    assert lines("internet")[2][0] == "shop/web-1"
+
+
+def test_what_nobody_knows_is_no_zero() -> None:
+    silent = lines("total")[-1]
+    assert silent[:3] == ["data/old", "-", "-"]
+
+
+def test_no_more_lines_than_fit() -> None:
+    assert len(lines("total", most=3)) == 3
+
+
+def test_what_is_not_current_is_said_above() -> None:
+    assert "not current: Redis does not answer" in " ".join(lines("total", problem="Redis does not answer")[0])
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(None, "-"), (0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (99_949, "99.9 kB"), (999_500, "1.0 MB")],
+)
+def test_bytes_have_three_digits(count: int | None, text: str) -> None:
+    assert top.human(count) == text
