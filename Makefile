@@ -53,7 +53,7 @@ contract: setup ## tests of what others rely on
 component: setup ## tests of single services against a real Redis
 	$(PYTEST) tests/component
 
-cluster: setup programs images ## tests against a real API server and a real cluster (root, Go 1.26)
+cluster: setup apiserver nodes images ## tests on a real cluster of two nodes (root, Go 1.26)
 	$(PYTEST) tests/cluster --cluster --durations=20 --durations-min=1
 
 cluster-up: setup apiserver nodes ## start a real cluster of two nodes on this machine, which stays (root)

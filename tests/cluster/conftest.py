@@ -24,22 +24,22 @@ _SETUP_S: Final = 240
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--cluster` runs also what needs the real cluster; `make cluster` gives it."""
-    parser.addoption("--cluster", action="store_true", help="also tests on a real cluster, and images on its nodes")
+    """`--cluster` runs what needs the real cluster, and just that; `make cluster` gives it, `make test` runs the rest."""
+    parser.addoption("--cluster", action="store_true", help="the tests on a real cluster, and no others")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests on the real cluster come last: no other test is to run beside it, and those with podloxx deployed go together."""
+    """Keep the tests on the real cluster or the others; those with podloxx deployed go together."""
 
     def place(item: pytest.Item) -> int:
         names = getattr(item, "fixturenames", ())
         return ("target" in names) + ("podloxx" in names)
 
     # The option is known where these tests were asked for by their folder.
-    if not config.getoption("--cluster", default=False):
-        config.hook.pytest_deselected(items=[item for item in items if place(item)])
-        items[:] = [item for item in items if not place(item)]
+    real = config.getoption("--cluster", default=False)
+    config.hook.pytest_deselected(items=[item for item in items if bool(place(item)) != real])
+    items[:] = [item for item in items if bool(place(item)) == real]
     items.sort(key=place)
     for item in items:
         if place(item) and not item.get_closest_marker("timeout"):

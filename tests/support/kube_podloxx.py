@@ -64,7 +64,7 @@ class Podloxx:
             self.target.run("delete", f"--kustomize={self.overlay}", *flags, timeout_s=_GONE_S + 10)
             self._applied = False
 
-    def ask(self, path: str) -> dict[str, Any]:
+    def get(self, path: str) -> dict[str, Any]:
         """What the API answers."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_ANSWER_S)
         with contextlib.closing(connection):
@@ -82,5 +82,5 @@ class Podloxx:
 
     def _all_report(self) -> bool:
         nodes = self.target.get("nodes")["items"]
-        overview = self.ask("/traffic/overview")
+        overview = self.get("/traffic/overview")
         return bool(overview["nodesReporting"] == len(nodes))
