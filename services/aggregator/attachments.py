@@ -11,6 +11,7 @@ from services.aggregator.names import Names
 from services.aggregator.point import Gap, Key, Point, Subject, counters_before, gap_between, where
 from services.aggregator.rows import Rows
 from services.aggregator.sights import Sights
+from services.aggregator.stand_ins import StandIns
 from services.flows.address import Address, to_words
 from services.flows.coverage import plus
 from services.flows.delta import Attachment, Batch, Coverage, InterfaceCounters
@@ -36,8 +37,7 @@ class Points:
     rows: Rows
     names: Names = field(default_factory=Names)
     known: dict[Key, Point] = field(default_factory=dict)
-    owners: dict[Address, Pod] = field(default_factory=dict)
-    """Pods that only their own frames or routes made known."""
+    stand_ins: StandIns = field(default_factory=StandIns)
     of_row: dict[int, dict[Key, Point]] = field(default_factory=dict)
     of_node: dict[str, dict[Key, Point]] = field(default_factory=dict)
     _changed: set[Address] = field(default_factory=set)
@@ -45,10 +45,6 @@ class Points:
     """By node, interface name and index."""
     _address_rows: int = 0
     _swept_us: int = 0
-
-    def pod_at(self, one: Address) -> Pod | None:
-        """The pod that an agent saw behind one of its interfaces with this address."""
-        return self.owners.get(one)
 
     def take_changed(self) -> set[Address]:
         """The addresses of which an earlier verdict may be another one now, since the last call."""
@@ -65,14 +61,16 @@ class Points:
                 gaps += self._attach(batch, attachment, start_us, end_us)
                 point = self.known[key]
             elif attachment.addresses != point.addresses or point.asked != self.directory.version(point.addresses):
-                self._disown(point)
+                self.stand_ins.drop(point)
                 self._changed.update(point.addresses)
                 point.addresses = attachment.addresses
                 self._identify(key, point)
             point.reported_us = max(point.reported_us, end_us)
             if attachment.detached_us is not None:
                 point.detached_us = attachment.detached_us + batch.offset_us
-                self.directory.released(point.addresses, point.node, point.detached_us + batch.error_us)
+                ended_us = point.detached_us + batch.error_us
+                self.directory.released(point.addresses, point.node, ended_us)
+                self._changed |= self.stand_ins.end(point, ended_us)
             if attachment.coverage is not point.coverage or not point.open:
                 point.coverage = attachment.coverage
                 self._show(point)
@@ -129,7 +127,9 @@ class Points:
                 del self.of_node[point.node][key]
                 if self._latest.get(where(point)) == key:
                     del self._latest[where(point)]
-                self._disown(point)
+                # Another agent's point on the same interface has the same stand-in.
+                if not any(where(one) == where(point) for one in self._of_row(point.row)):
+                    self._changed |= self.stand_ins.drop(point)
         return gone
 
     def pod_of(self, point: Point) -> Pod:
@@ -266,8 +266,7 @@ class Points:
         pod = self.pod_of(point)
         news = bool(point.row)
         if point.pod is None:
-            for one in point.addresses:
-                news |= self.owners.setdefault(one, pod) is pod
+            news |= self.stand_ins.claim(point, pod)
         if not point.row:
             point.row = self.rows.open(self.identity(pod, point)).number
         elif pod.uid != self.rows.by_number[point.row].identity.uid:
@@ -331,10 +330,3 @@ class Points:
             transmit_start_bytes=before.transmit_start_bytes,
             received_start_bytes=before.received_start_bytes,
         )
-
-    def _disown(self, point: Point) -> None:
-        for one in point.addresses:
-            owner = self.owners.get(one)
-            if owner is not None and interface_names.is_behind(owner.uid, point.node, point.interface):
-                del self.owners[one]
-                self._changed.add(one)

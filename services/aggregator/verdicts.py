@@ -15,7 +15,7 @@ from services.aggregator.places import DISTANCES, Places
 from services.aggregator.sums import Mask, Numbers
 from services.flows.address import Address, from_words, to_words
 from services.flows.delta import Kind
-from services.flows.scope import SCOPES, Named, Pod, Rule, Scope, Verdict, World, is_special, itself, resolve, seen_from
+from services.flows.scope import SCOPES, Named, Pod, Rule, Scope, Verdict, is_special, itself, resolve, seen_from
 from services.flows.table import Words
 from services.flows.traffic import Counted
 
@@ -106,8 +106,9 @@ class _Seen:
     """The directory, and behind it what agents saw of pods that it does not know."""
 
     def __init__(self, directory: Directory, points: Points) -> None:
-        self._points = points
-        self._pod = directory.pod
+        self._stand_ins = points.stand_ins
+        self._directory = directory
+        self._window = 0, 0
         self.service = directory.service
         self.is_api_server = directory.is_api_server
         self.node = directory.node
@@ -116,8 +117,17 @@ class _Seen:
         self.in_cluster_range = directory.in_cluster_range
         self.in_private_cidr = directory.in_private_cidr
 
+    def at(self, start_us: int, end_us: int) -> None:
+        """From now on answers are about this window."""
+        self._window = start_us, end_us
+        self._directory.at(start_us, end_us)
+
+    def settled_us(self, address: Address) -> int:
+        """From when on a window gets the same answer as every later one."""
+        return max(self._directory.settled_us(address), self._stand_ins.settled_us(address))
+
     def pod(self, address: Address) -> Pod | None:
-        return self._pod(address) or self._points.pod_at(address)
+        return self._directory.pod(address) or self._stand_ins.pod(address, *self._window)
 
 
 class Verdicts:
@@ -127,7 +137,7 @@ class Verdicts:
         self._directory = directory
         self._points = points
         self._names = names
-        self._world: World = _Seen(directory, points)
+        self._world = _Seen(directory, points)
         self.labels = Labels()
         self.places = Places()
         self.services: list[Named] = []
@@ -198,11 +208,11 @@ class Verdicts:
             return
         latest = int(windows.starts.argmax())
         start, end = int(windows.starts[latest]), int(windows.ends[latest])
-        self._directory.at(start, end)
+        self._world.at(start, end)
         lo, hi = self._index.words(new)
         for number, words in zip(new.tolist(), zip(hi.tolist(), lo.tolist(), strict=True), strict=True):
             one = from_words(*words)
-            since = self._directory.settled_us(one)
+            since = self._world.settled_us(one)
             if start >= since:
                 found = self._found[number] = resolve(one, self._world)
                 self._since[number], self._variants[number] = since, -1
@@ -215,7 +225,7 @@ class Verdicts:
         for at, asked in enumerate(zip(*columns, strict=True)):
             if asked not in known:
                 hi, lo, here, window = asked
-                self._directory.at(int(windows.starts[window]), int(windows.ends[window]))
+                self._world.at(int(windows.starts[window]), int(windows.ends[window]))
                 found = resolve(from_words(hi, lo), self._world)
                 known[asked] = self._judged(seen_from(self.places.known[here], found))
             judged[at] = known[asked]

@@ -11,14 +11,15 @@ NAMESPACE: Final = "local"
 
 def pod_behind(place: Place, interface: str) -> Pod:
     """The pod that stands for whoever is behind an interface of the node at `place`."""
-    return Pod(_uid(place.node, interface), NAMESPACE, interface, place)
+    return Pod(uid_behind(place.node, interface), NAMESPACE, interface, place)
 
 
 def is_behind(uid: str, node: str, interface: str) -> bool:
     """Whether `uid` is that stand-in's, and so may turn out to be another pod's."""
-    return uid == _uid(node, interface)
+    return uid == uid_behind(node, interface)
 
 
-def _uid(node: str, interface: str) -> str:
+def uid_behind(node: str, interface: str) -> str:
+    """The uid of the stand-in."""
     # No directory writes uids like this.
     return f"interface:{node}/{interface}"

@@ -46,6 +46,16 @@ class Tenures:
             if tenure.uid == uid:
                 tenure.to_us = max(tenure.from_us, to_us if tenure.to_us is None else min(tenure.to_us, to_us))
 
+    def drop(self, one: Address, uid: str) -> bool:
+        """Forget that a pod ever had an address; whether it was known to."""
+        held = self._of.get(one, [])
+        left = [tenure for tenure in held if tenure.uid != uid]
+        if left:
+            self._of[one] = left
+        else:
+            self._of.pop(one, None)
+        return len(left) < len(held)
+
     def holders(self, one: Address, start_us: int, end_us: int) -> set[str]:
         """The uids of all pods that may have used an address in a window."""
         return {tenure.uid for tenure in self._of.get(one, ()) if tenure.touches(start_us, end_us)}

@@ -53,6 +53,10 @@ class Watcher:
         batch = replace(self.agents[agent].batch(), windows=())
         return self.points.observe(batch, attachments, second * SECOND, (second + 1) * SECOND)
 
+    def stand_in(self, second: int = 0) -> Pod | None:
+        """Who is known by frames alone to have had `STRANGER`'s address in a window of one second."""
+        return self.points.stand_ins.pod(ip("172.17.0.2"), second * SECOND, (second + 1) * SECOND)
+
     def late(self, *attachments: Attachment, second: int, agent: str = "a") -> set[int]:
         """Which attachments of a window are another agent's by now."""
         return self.points.late(self.agents[agent].batch(), attachments, second * SECOND)
@@ -127,20 +131,51 @@ def test_an_address_that_becomes_another_pods_opens_a_row(watcher: Watcher) -> N
 
 def test_a_stand_in_gets_the_name_that_the_directory_learns(watcher: Watcher) -> None:
     watcher.see(STRANGER)
-    assert watcher.points.pod_at(ip("172.17.0.2"))
+    assert watcher.stand_in()
     watcher.learn(changed(box="172.17.0.2"))
     watcher.see(STRANGER, second=1)
     assert list(watcher.rows) == ["shop/box"]
-    assert watcher.points.pod_at(ip("172.17.0.2")) is None
+    assert watcher.stand_in() is None
     [moved] = watcher.points.rows.take_moved()
     assert (moved.uid, moved.new_uid, moved.number) == ("interface:node-a/veth1", "shop/box", moved.into)
 
 
 def test_the_first_of_two_stand_ins_has_a_shared_address(watcher: Watcher) -> None:
     watcher.see(STRANGER, attachment(2, "172.17.0.2"))
-    pod = watcher.points.pod_at(ip("172.17.0.2"))
+    pod = watcher.stand_in()
     assert pod is not None
     assert pod.name == "veth1"
+
+
+def test_an_address_of_a_stand_in_that_ended_is_the_next_ones(watcher: Watcher) -> None:
+    watcher.see(STRANGER)
+    watcher.see(detached(STRANGER, 3 * SECOND), second=2)
+    assert ip("172.17.0.2") in watcher.points.take_changed()
+    assert watcher.stand_in(3) is None
+    watcher.see(attachment(2, "172.17.0.2"), second=5)
+    assert [getattr(watcher.stand_in(second), "name", "") for second in (2, 4, 5, 9)] == ["veth1", "", "veth2", "veth2"]
+    assert watcher.points.stand_ins.settled_us(ip("172.17.0.2")) == 5 * SECOND
+    # A second that both were there in.
+    watcher.see(detached(attachment(2, "172.17.0.2"), 10 * SECOND + 1), second=10)
+    watcher.see(attachment(3, "172.17.0.2"), second=10)
+    with pytest.raises(Ambiguous):
+        watcher.stand_in(10)
+
+
+def test_a_stand_in_outlives_its_agent(watcher: Watcher) -> None:
+    watcher.see(STRANGER)
+    watcher.see(STRANGER, second=100, agent="a2")
+    watcher.points.forget(SECOND + module._LATE_US + 1)
+    assert list(watcher.points.known) == [("boot-a2", 1)]
+    assert watcher.stand_in(200)
+
+
+def test_stand_ins_are_the_same_after_a_restart(watcher: Watcher) -> None:
+    watcher.see(STRANGER)
+    watcher.see(detached(STRANGER, 3 * SECOND), second=2)
+    watcher.see(attachment(2, "172.17.0.2"), second=5)
+    watcher = stored(watcher)
+    assert [getattr(watcher.stand_in(second), "name", "") for second in (2, 4, 5, 9)] == ["veth1", "", "veth2", "veth2"]
 
 
 def test_what_is_shown_follows_coverage_and_end(watcher: Watcher) -> None:
@@ -279,7 +314,7 @@ def test_points_are_forgotten_when_nobody_can_ask_any_more(watcher: Watcher) -> 
     assert list(watcher.points.known) == [("boot-a", 1)]
     watcher.points.forget(SECOND + module._SILENT_US + 1)
     assert watcher.points.known == {}
-    assert watcher.points.pod_at(ip("172.17.0.2")) is None
+    assert watcher.stand_in() is None
     assert watcher.see(again(600), agent="a2") == []
 
 
