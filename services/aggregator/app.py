@@ -10,10 +10,11 @@ from typing import Final, TypeVar
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from services.aggregator import cluster_watch, session_lease
+from services.aggregator import cluster_watch, metrics_server, session_lease
 from services.aggregator.consumer import Consumer
 from services.aggregator.directory import Directory
 from services.aggregator.directory.static_file import StaticDirectory
+from services.aggregator.own_metrics import own_metrics
 from services.aggregator.store import Store
 from services.aggregator.totals import Totals
 from services.flows import keys
@@ -71,9 +72,18 @@ async def _own(
 ) -> None:
     consumer = Consumer(store, Totals(directory, settings.peers_per_pod), SystemClock(), settings.tick_interval_s)
     patience.consumer = consumer
+    async with metrics_server.serving(settings.metrics_listen, lambda: own_metrics(consumer, patience)):
+        await _work(settings, directory, consumer, patience, stop)
+
+
+async def _work(
+    settings: AggregatorSettings, directory: Directory, consumer: Consumer, patience: Patience, stop: Stop
+) -> None:
+    store = consumer.store
     standby = Standby(store, settings)
     while not stop.requested and not await patience.with_(standby.try_to_own):
         await stop.sleep(_STANDBY_S)
+    patience.owns = not stop.requested
     await patience.with_(consumer.load)
     _spare_collector()
     block_ms = int(min(1.0, settings.lease_ttl_s / 3) * 1000)
@@ -123,6 +133,11 @@ class Patience:
     def __init__(self, store: Store, heartbeat: Heartbeat, stop: Stop) -> None:
         self._store = store
         self.consumer: Consumer | None = None
+        self.owns = False
+        """Whether the shard is ours."""
+        self.reached = False
+        """Whether the store answered what it was asked last."""
+        self.failures = 0
         self._heartbeat = heartbeat
         self._stop = stop
 
@@ -136,13 +151,17 @@ class Patience:
             try:
                 done = await work()
             except OutOfMemoryError as error:
+                self.failures += 1
                 _log.error("store-full", error=str(error), mend="give Redis more memory (maxmemory)")
                 await self._make_room()
             except (RedisError, OSError) as error:
+                self.reached = False
+                self.failures += 1
                 if not failing:
                     _log.warning("store-unreachable", error=str(error))
                 failing = True
             else:
+                self.reached = True
                 if failing:
                     _log.info("store-reached-again")
                 return done

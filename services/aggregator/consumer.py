@@ -58,6 +58,18 @@ class _Envelope:
 
 
 @dataclass(slots=True)
+class Work:
+    """What was done since the process began; times are monotonic microseconds."""
+
+    batches: int = 0
+    """That were booked."""
+    commits: int = 0
+    commit_us: int = 0
+    committed_at_us: int = 0
+    """When the last commit was made, in Redis's time."""
+
+
+@dataclass(slots=True)
 class Consumer:
     """The one task that owns the totals of a shard.
 
@@ -71,6 +83,7 @@ class Consumer:
     tick_interval_s: float
     inbox: Inbox = field(default_factory=Inbox)
     cursor: bytes = b"0-0"
+    work: Work = field(default_factory=Work)
     _applied: set[str] = field(default_factory=set)
     _heard_us: dict[str, int] = field(default_factory=dict)
     _due_us: int = 0
@@ -147,7 +160,11 @@ class Consumer:
             del self._heard_us[boot]
             self.inbox.applied.pop(boot, None)
         applied = {boot: self.inbox.applied[boot] for boot in self._applied if boot in self.inbox.applied}
+        began_us = self.clock.monotonic_us()
         await self.store.commit(self.totals, Commit(applied, forgotten, self.cursor, now_us))
+        self.work.commits += 1
+        self.work.commit_us += self.clock.monotonic_us() - began_us
+        self.work.committed_at_us = now_us
         self._applied.clear()
         self._refused = False
         self._due_us = self.clock.monotonic_us() + int(self.tick_interval_s * 1_000_000)
@@ -198,6 +215,7 @@ class Consumer:
         """Book what was taken."""
         waiting, self._waiting, self._rows = self._waiting, [], 0
         self.totals.apply(*waiting)
+        self.work.batches += len(waiting)
 
     def _refuse(self, why: str) -> None:
         self.totals.lose("batch-malformed")

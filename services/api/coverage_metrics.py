@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.api import nodes
-from services.api.exposition import Labels, Metric, Sample
 from services.api.mirror import Mirror
 from services.flows.coverage import Direction, InterfaceCoverage, NodeCoverage, amount
+from services.runtime.exposition import Labels, Metric, Sample
 
 MOST_INTERFACES: Final = 10_000
 """Interfaces that have metrics of their own, eight samples each; nodes' sums hold all of them."""

@@ -6,45 +6,56 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from services import __version__
 from services.api import coverage_metrics
 from services.api.counters import RX, RX_PACKETS, TX, TX_PACKETS, total_bytes
-from services.api.exposition import Labels, Metric, Sample
 from services.api.mirror import Mirror, RowView
 from services.flows.coverage import NodeCoverage
 from services.flows.traffic import NodeReport
+from services.runtime.exposition import Labels, Metric, Sample, Sums, written
+from services.runtime.process_metrics import process_metrics
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LOSS_UNITS: Final = ("packets", "bytes", "batches")
 _GAUGES: Final = {
     "cpu_seconds_total": ("counter", "Processor time of the node's agent."),
     "resident_memory_max_bytes": ("gauge", "The most memory that the node's agent had."),
-    "discovery_delay_seconds_sum": ("counter", "For how long new interfaces were there uncounted, together."),
-    "discovery_delay_seconds_count": ("counter", "Interfaces that came while the node's agent watched."),
+    "discovery_delay_seconds": ("summary", "For how long new interfaces were there uncounted."),
     "discovery_delay_max_seconds": ("gauge", "The longest that a new interface was there uncounted."),
 }
 """What agents report of themselves, as far as more than the name tells what it is."""
 _GAUGE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_SUFFIXES: Final = ("_sum", "_count", "_bucket", "_created", "_info")
+"""Names that end so belong to other kinds of metrics, and would spoil the whole scrape."""
+_TAKEN: Final = {
+    "lag_seconds",
+    "lag_seconds_total",
+    *(name for name, (kind, _) in _GAUGES.items() if kind == "summary"),
+}
+"""Names that an agent cannot give to a metric of its own: they are other metrics already."""
 _MOST_GAUGES: Final = 32
 """Names of agents' own metrics that are passed on; agents have a handful."""
 
 
 def exposition(
-    mirror: Mirror | None, known: Mapping[str, NodeCoverage] | None = None, *, clients: int, ready: bool
-) -> str:
-    """All metrics; counters begin with the session. Without a mirror those of the API alone.
+    mirror: Mirror | None,
+    known: Mapping[str, NodeCoverage] | None = None,
+    *,
+    clients: int,
+    ready: bool,
+    accept: str = "",
+) -> tuple[str, str]:
+    """All metrics and their content type; counters begin with the session. Without a mirror those of the API alone.
 
-    `known` is the nodes' coverage; without it those that follow from it are left out.
+    `known` is the nodes' coverage; without it those that follow from it are left out. `accept` is what a scrape accepts.
     """
     metrics = list(_own(clients, ready=ready))
     if mirror is not None:
         metrics += _totals(mirror)
         metrics += coverage_metrics.coverage(mirror, known or {})
-    return "".join(f"{line}\n" for metric in metrics for line in metric.lines())
+    return written(metrics, accept)
 
 
 def _own(clients: int, *, ready: bool) -> Iterable[Metric]:
-    yield Metric("podloxx_build_info", "gauge", "The version that runs.", [({"version": __version__}, 1)])
+    yield from process_metrics("api")
     yield Metric("podloxx_api_ready", "gauge", "1 where what is served is current.", [({}, int(ready))])
     yield Metric("podloxx_websocket_clients", "gauge", "Connected WebSocket clients.", [({}, clients)])
 
@@ -106,12 +117,34 @@ def _nodes(mirror: Mirror) -> Iterable[Metric]:
         [(_node(one), one.attachments) for one in reports],
     )
     yield from _lost("podloxx_node_lost", "that the node's agent lost", [(_node(one), one.loss) for one in reports])
-    named = {name for one in reports for name in one.gauges if _GAUGE.fullmatch(name)}
-    for name in sorted(named, key=lambda name: (name not in _GAUGES, name))[:_MOST_GAUGES]:
+    yield from _agents(reports)
+
+
+def _agents(reports: list[NodeReport]) -> Iterable[Metric]:
+    """What agents, which listen nowhere, report of themselves."""
+    values: dict[str, list[Sample]] = {}
+    for one in reports:
+        for name, value in _measured(one.gauges).items():
+            values.setdefault(name, []).append((_node(one), value))
+    for name in sorted(values, key=lambda name: (name not in _GAUGES, name))[:_MOST_GAUGES]:
         kind = "counter" if name.endswith("_total") else "gauge"
         kind, text = _GAUGES.get(name, (kind, "As the node's agent reports it."))
-        samples = [(_node(one), one.gauges[name]) for one in reports if name in one.gauges]
-        yield Metric(f"podloxx_agent_{name}", kind, text, samples)
+        yield Metric(f"podloxx_agent_{name}", kind, text, values[name])
+
+
+def _measured(gauges: Mapping[str, float]) -> dict[str, float | Sums]:
+    """An agent's metrics by name; two of them make a summary, other names that mean something else are left out."""
+    found: dict[str, float | Sums] = {
+        name: Sums(gauges[f"{name}_sum"], gauges[f"{name}_count"])
+        for name, (kind, _) in _GAUGES.items()
+        if kind == "summary" and f"{name}_sum" in gauges and f"{name}_count" in gauges
+    }
+    for name, value in gauges.items():
+        # Of OpenMetrics a counter's name is that without the suffix.
+        taken = name in _TAKEN or f"{name}_total" in gauges
+        if _GAUGE.fullmatch(name) and not name.endswith(_SUFFIXES) and not taken:
+            found[name] = value
+    return found
 
 
 def _lost(name: str, text: str, losses: Iterable[tuple[Labels, Mapping[str, int]]]) -> Iterable[Metric]:
@@ -126,8 +159,7 @@ def _lost(name: str, text: str, losses: Iterable[tuple[Labels, Mapping[str, int]
             else:
                 samples["packets"].append(({**labels, "reason": reason}, count))
     for unit, found in samples.items():
-        if found or unit == "packets":
-            yield Metric(f"{name}_{unit}_total", "counter", f"{unit.capitalize()} {text}, by reason.", found)
+        yield Metric(f"{name}_{unit}_total", "counter", f"{unit.capitalize()} {text}, by reason.", found)
 
 
 def _pod(row: RowView) -> Labels:

@@ -187,15 +187,18 @@ class Routes:
         why = self._reader.problem
         return problem(503, "Service Unavailable", why) if why else _json(request, _OK)
 
-    async def metrics(self, _: web.Request) -> web.Response:
+    async def metrics(self, request: web.Request) -> web.Response:
         """For Prometheus; also where there are no totals yet, or Redis is gone."""
         try:
             known = await self._coverage.nodes()
         except StoreError:
             known = None
         ready = not self._reader.problem
-        text = metrics.exposition(self._reader.mirror, known, clients=self._hub.clients, ready=ready)
-        return web.Response(body=text.encode(), headers={"Content-Type": metrics.CONTENT_TYPE})
+        accept = request.headers.get(hdrs.ACCEPT, "")
+        text, kind = metrics.exposition(
+            self._reader.mirror, known, clients=self._hub.clients, ready=ready, accept=accept
+        )
+        return web.Response(body=text.encode(), headers={hdrs.CONTENT_TYPE: kind})
 
     async def page(self, request: web.Request) -> web.Response:
         """The dashboard."""

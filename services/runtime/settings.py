@@ -90,6 +90,7 @@ class AggregatorSettings(CommonSettings):
     peers_per_pod: int = setting(1000, "peers kept per pod, the rest is folded by scope; 0 keeps all", at_least=0)
     tick_interval_s: float = setting(0.25, "longest time between a batch and its commit", at_least=0.01)
     lease_ttl_s: float = setting(5.0, "a silent aggregator loses its shard after so many seconds", at_least=1)
+    metrics_listen: str = setting("", "where Prometheus reads metrics: ADDRESS:PORT, or :PORT for every address")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,8 +66,8 @@ def test_every_overlay_is_taken_and_goes_again(admin: KubeClient, kubectl: Kubec
     for overlay in OVERLAYS:
         applied = kubectl("apply", "--server-side", "-k", str(files / overlay), "-o", "name").split()
         assert {"daemonset.apps/agent", "deployment.apps/aggregator", "secret/redis"} <= set(applied)
-        assert ("deployment.apps/api" in applied) is (overlay == "overlays/persistent")
-    kubectl("delete", "--wait=false", "-k", str(files / "overlays/persistent"))
+        assert ("deployment.apps/api" in applied) is (overlay in {"overlays/metrics", "overlays/persistent"})
+    kubectl("delete", "--wait=false", "-k", str(files / "overlays/metrics"))
     # No controller runs here that would.
     finalize_namespace(admin, "podloxx")
     assert left(admin) == []
@@ -104,6 +104,11 @@ def test_overlays_change_what_they_say(render: Callable[[str], list[Object]]) ->
         one["metadata"]["name"]: one["spec"] for one in render("overlays/node-cidrs") if one["kind"] == "NetworkPolicy"
     }
     assert policies["redis"]["ingress"][0]["from"][1] == {"ipBlock": {"cidr": "10.0.0.0/8"}}
+    [counted] = [
+        c for one in render("overlays/metrics") if one["metadata"]["name"] == "aggregator" for c in containers(one)
+    ]
+    assert {"name": "PODLOXX_METRICS_LISTEN", "value": ":9337"} in counted["env"]
+    assert counted["ports"] == [{"name": "metrics", "containerPort": 9337}]
     images = {c["image"].split(":")[0] for one in render("overlays/persistent") for c in containers(one)}
     assert images == {f"podloxx/{name}" for name in ("capture", "aggregator", "api", "redis")}
 
