@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
+from services.runtime.credentials import CredentialsError
 from services.runtime.errors import PodloxxError, PrivilegeError
 from services.runtime.kubernetes_api import ApiError, BrokenAnswer
+from services.runtime.proxy import ProxyError
 
 _BY_WORDS: Final = (
     ("exceeded quota", "a quota forbids it: ask for more, or choose other nodes with --node-selector"),
@@ -40,10 +42,15 @@ def asking(what: str, server: str) -> Iterator[None]:
         raise _translated(what, error) from error
     except BrokenAnswer as error:
         raise PodloxxError(f"{what}: {server} does not answer as an API server does ({error}): is it one?") from error
+    except CredentialsError as error:
+        raise PrivilegeError(f"{what}: {error}. Log in again; `kubectl get nodes` shows the same") from error
+    except ProxyError as error:
+        raise PodloxxError(
+            f"{what}: {server} is asked through a proxy, and {error}. Name the right one, or except the API server with NO_PROXY; "
+            "`kubectl version` shows the same"
+        ) from error
     except (OSError, TimeoutError) as error:
         why = " ".join(str(error).split()) or "no answer in time"
-        if "credentials cannot be renewed" in why:
-            raise PrivilegeError(f"{what}: {why}. Log in again; `kubectl get nodes` shows the same") from error
         raise PodloxxError(
             f"{what}: the API server at {server} cannot be reached: {why}. Check that the cluster runs, that a VPN it needs "
             "is up, and that HTTPS_PROXY and NO_PROXY are right; `kubectl version` shows the same"

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any, Final, Self
 
 import aiohttp
 import orjson
-import yaml
-from kubernetes_asyncio.client.configuration import Configuration
 from kubernetes_asyncio.client.rest import RESTClientObject
-from kubernetes_asyncio.config import ConfigException, load_incluster_config, load_kube_config
 
+from services.runtime import proxy
+from services.runtime.credentials import Credentials
 from services.runtime.errors import UsageError
+from services.runtime.proxy import Proxy, ProxyError
 
-IN_CLUSTER: Final = "in-cluster"
-"""Instead of a kubeconfig's path: the service account of the pod that we run in."""
 _CONNECT_S: Final = 10.0
 _ANSWER_S: Final = 60.0
 """How long an answer may pause: a page of pods at a busy API server takes seconds."""
 _ANSWER_BYTES: Final = 256 << 20
 _MESSAGE_BYTES: Final = 64 << 10
 _MOST_RETRY_AFTER_S: Final = 300.0
-_NOT_ITS_FORM: Final = (LookupError, TypeError, AttributeError, AssertionError)
-"""What the package raises where something else stands than a kubeconfig has there."""
+_READ_BYTES: Final = 2 << 20
+"""Lines of a watch are as long as objects are large, which etcd bounds at 1.5 MB."""
 
 
 class ApiError(Exception):
@@ -51,37 +49,38 @@ class KubernetesApi:
     Credentials that expire (exec plugins, service-account tokens) are renewed on the way.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self._rest = RESTClientObject(configuration)
+    def __init__(self, credentials: Credentials, through: Proxy | None) -> None:
+        self._credentials = credentials
+        self._through = through
+        self._opened: list[RESTClientObject | aiohttp.ClientSession] = []
+        self._http = self._session()
 
     @classmethod
     async def connect(cls, kubeconfig: str, context: str = "") -> Self:
         """The API server of a kubeconfig's context (empty: its current one), or of `IN_CLUSTER`.
 
-        Nothing is sent yet. Raises UsageError where the configuration cannot be used.
+        Nothing is sent yet. Raises UsageError where the configuration cannot be used, PrivilegeError where a program of the
+        kubeconfig gives no credentials.
         """
-        configuration = Configuration()
+        credentials = await Credentials.of(kubeconfig, context)
+        configuration = credentials.configuration
+        # What every other tool reads, and so is not ours to name.
+        through = proxy.chosen(str(configuration.host), configuration.proxy, os.environ)  # noqa: TID251
         try:
-            if kubeconfig == IN_CLUSTER:
-                load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-            else:
-                path = str(Path(kubeconfig).expanduser())
-                await load_kube_config(path, context or None, configuration, persist_config=False)
-            return cls(configuration)
-        except (ConfigException, OSError, ValueError, yaml.YAMLError, *_NOT_ITS_FORM) as error:
-            where = "the pod's service account" if kubeconfig == IN_CLUSTER else f"the kubeconfig {kubeconfig}"
-            what = f" (context {context})" if context else ""
-            raise UsageError(f"cannot use {where}{what}: {_why(error)}") from error
+            return cls(credentials, through)
+        except (OSError, ValueError) as error:
+            # The certificates are read here.
+            raise UsageError(f"cannot use the certificates of {kubeconfig}: {' '.join(str(error).split())}") from error
 
     @property
     def server(self) -> str:
         """The API server's URL."""
-        return str(self._configuration.host)
+        return str(self._credentials.configuration.host)
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._rest.close()
+        for one in self._opened:
+            await one.close()
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The object at `path`; raises ApiError, BrokenAnswer or OSError (aiohttp's and time-outs among them)."""
@@ -126,73 +125,100 @@ class KubernetesApi:
         self, path: str, query: Mapping[str, str], protocols: Sequence[str], *, heartbeat_s: float
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """A WebSocket to `path`, which breaks when a ping stays unanswered for half of `heartbeat_s`; raises as `get` does."""
-        with _translated():
+        with self._translated():
+            options = {"params": query, "protocols": protocols, "heartbeat": heartbeat_s}
             try:
-                async with asyncio.timeout(_CONNECT_S):
-                    socket = await self._rest.pool_manager.ws_connect(
-                        f"{self.server}{path}",
-                        params=query,
-                        protocols=protocols,
-                        heartbeat=heartbeat_s,
-                        # Who is gone does not answer a close.
-                        timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
-                        # The API server refuses an upgrade that only takes JSON.
-                        headers={**await self._headers(), "Accept": "*/*"},
-                        max_msg_size=_MESSAGE_BYTES << 4,
-                        proxy=self._configuration.proxy,
-                        proxy_headers=self._configuration.proxy_headers,
-                        server_hostname=self._configuration.tls_server_name,
-                    )
+                socket = await self._upgraded(path, options)
             except aiohttp.WSServerHandshakeError as error:
-                raise ApiError(error.status, f"no upgrade to a WebSocket: {error.message}") from error
+                if error.status != 401 or not self._credentials.refused():
+                    raise _no_upgrade(error) from error
+                try:
+                    socket = await self._upgraded(path, options)
+                except aiohttp.WSServerHandshakeError as again:
+                    raise _no_upgrade(again) from again
             try:
                 yield socket
             finally:
                 await socket.close()
 
+    async def _upgraded(self, path: str, options: Mapping[str, Any]) -> aiohttp.ClientWebSocketResponse:
+        # The API server refuses an upgrade that only takes JSON.
+        headers = {**await self._headers(), "Accept": "*/*"}
+        # Who is gone does not answer a close.
+        timeout = aiohttp.ClientWSTimeout(ws_close=1.0)
+        async with asyncio.timeout(_CONNECT_S):
+            socket: aiohttp.ClientWebSocketResponse = await self._http.ws_connect(
+                f"{self.server}{path}",
+                headers=headers,
+                timeout=timeout,
+                max_msg_size=_MESSAGE_BYTES << 4,
+                **options,
+                **self._way,
+            )
+        return socket
+
     async def _headers(self) -> dict[str, str]:
-        headers = {"Accept": "application/json", "User-Agent": "podloxx"}
-        # The package renews credentials in here.
-        for setting in (await self._configuration.auth_settings()).values():
-            headers[setting["key"]] = setting["value"]
-        return headers
+        found = await self._credentials.headers()
+        if self._credentials.configuration.cert_file != self._certificate:
+            # Whoever still talks as the one before may end in peace.
+            self._http = self._session()
+        return {"Accept": "application/json", "User-Agent": "podloxx", **found}
+
+    def _session(self) -> aiohttp.ClientSession:
+        configuration = self._credentials.configuration
+        self._certificate = configuration.cert_file
+        rest = RESTClientObject(configuration)
+        # The package's own session takes another proxy than kubectl: not only for other addresses than loopback's, and
+        # without the ranges in NO_PROXY.
+        session = aiohttp.ClientSession(
+            connector=rest.pool_manager.connector, connector_owner=False, read_bufsize=_READ_BYTES
+        )
+        self._opened += [session, rest]
+        return session
 
     @contextlib.asynccontextmanager
     async def _answered(
         self, method: str, path: str, query: Mapping[str, str], data: bytes | None, content: str, pause_s: float
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_S, sock_connect=_CONNECT_S, sock_read=pause_s)
-        with _translated():
-            headers = await self._headers()
-            if data is not None:
-                headers["Content-Type"] = content
-            async with self._rest.pool_manager.request(
-                method,
-                f"{self.server}{path}",
-                params=query,
-                headers=headers,
-                data=data,
-                timeout=timeout,
-                proxy=self._configuration.proxy,
-                proxy_headers=self._configuration.proxy_headers,
-                server_hostname=self._configuration.tls_server_name,
-            ) as response:
-                if response.status >= 300:
-                    raise await _refusal(response)
-                yield response
+        url, again = f"{self.server}{path}", True
+        with self._translated():
+            while True:
+                headers = await self._headers()
+                if data is not None:
+                    headers["Content-Type"] = content
+                async with self._http.request(
+                    method, url, params=query, headers=headers, data=data, timeout=timeout, **self._way
+                ) as response:
+                    if response.status == 401 and again and self._credentials.refused():
+                        again = False
+                        continue
+                    if response.status >= 300:
+                        raise await _refusal(response)
+                    yield response
+                    return
 
+    @property
+    def _way(self) -> dict[str, Any]:
+        """How the server is reached, as aiohttp takes it."""
+        name = self._credentials.configuration.tls_server_name
+        return {"server_hostname": name, "proxy": self._through.url if self._through else None}
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what aiohttp and the package raise into OSError."""
-    try:
-        yield
-    except aiohttp.ClientError as error:
-        if isinstance(error, OSError):
-            raise
-        raise OSError(f"{type(error).__name__}: {error}") from error
-    except ConfigException as error:
-        raise OSError(f"credentials cannot be renewed: {error}") from error
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what aiohttp raises into OSError; what a proxy says is told as the proxy's."""
+        try:
+            yield
+        except aiohttp.ClientHttpProxyError as error:
+            # Its own text has the proxy's password in it.
+            why = f"{error.status} {error.message}".strip()
+            raise ProxyError(f"the proxy {self._through} does not let us through: {why}") from error
+        except aiohttp.ClientProxyConnectionError as error:
+            raise ProxyError(f"the proxy {self._through} does not answer: {error.os_error}") from error
+        except aiohttp.ClientError as error:
+            if isinstance(error, OSError):
+                raise
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def decoded(body: bytes | bytearray) -> dict[str, Any]:
@@ -206,13 +232,8 @@ def decoded(body: bytes | bytearray) -> dict[str, Any]:
     return found
 
 
-def _why(error: Exception) -> str:
-    """One line that says why a configuration cannot be used."""
-    if isinstance(error, yaml.YAMLError):
-        return f"it is not YAML: {' '.join(str(error).split())}"
-    if isinstance(error, _NOT_ITS_FORM):
-        return f"it does not have the form of a kubeconfig: {str(error) or type(error).__name__}"
-    return " ".join(str(error).split()) or type(error).__name__
+def _no_upgrade(error: aiohttp.WSServerHandshakeError) -> ApiError:
+    return ApiError(error.status, f"no upgrade to a WebSocket: {error.message}")
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> ApiError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 
 from services.aggregator.directory import objects
 from services.flows import address
@@ -23,6 +25,7 @@ from tests.support.launched import alive
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).parents[2]
+KIND = "client.authentication.k8s.io/v1"
 READY_S = 20.0
 """Three where nothing else runs."""
 
@@ -166,6 +169,41 @@ async def test_kubeconfigs_say_who_asks(
         finally:
             await api.close()
         assert whoami(programs, path) == name
+
+
+async def test_a_program_of_the_kubeconfig_gives_certificates(api_server: ApiServer, tmp_path: Path) -> None:
+    answer, path = tmp_path / "answer", tmp_path / "kubeconfig"
+
+    def give(user: str) -> None:
+        """From now on the program gives this user's."""
+        given = yaml.safe_load(api_server.kubeconfig(user, "readers").read_text())["users"][0]["user"]
+        status = {
+            f"client{part.capitalize()}Data": Path(given[f"client-{part}"]).read_text()
+            for part in ("certificate", "key")
+        }
+        answer.write_text(json.dumps({"apiVersion": KIND, "kind": "ExecCredential", "status": status}))
+
+    give("reader")
+    content = yaml.safe_load(api_server.kubeconfig().read_text())
+    content["users"][0]["user"] = {"exec": {"apiVersion": KIND, "command": "cat", "args": [str(answer)]}}
+    path.write_text(yaml.safe_dump(content))
+    api = await KubernetesApi.connect(str(path))
+    try:
+        assert await asked_by(api) == "reader"
+        give("writer")
+        assert await asked_by(api) == "reader"
+        # As after a refusal, which an API server of a test cannot wait for: certificates last for days.
+        api._credentials.refused()
+        assert await asked_by(api) == "writer"
+    finally:
+        await api.close()
+
+
+async def asked_by(api: KubernetesApi) -> str:
+    """For whom the API server takes us."""
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    found = await api.send("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", None, review)
+    return str(found["status"]["userInfo"]["username"])
 
 
 def whoami(programs: Path, kubeconfig: Path) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from typing import Any, Final
 from aiohttp import WSMsgType, web
 
 from services.runtime.kubernetes_api import KubernetesApi
+from tests.support.certificates import Authority
 
 NAMESPACE: Final = "podloxx"
 LABELS: Final = {"app.kubernetes.io/name": "podloxx", "app.kubernetes.io/component": "redis"}
@@ -36,12 +38,27 @@ class ForwardingApi:
 
     pods: dict[str, FakePod] = field(default_factory=dict)
     url: str = ""
+    port: int = 0
     asked: list[str] = field(default_factory=list)
     """The pods to which connections were asked for, in order."""
     refusal: int = 0
     """The status with which every upgrade is refused."""
     secrets: dict[str, str] | None = None
     """What is in the Secret `redis`; None where there is none."""
+    tokens: set[str] | None = None
+    """Those that it accepts; None: any."""
+    heard: list[str] = field(default_factory=list)
+    """The tokens of all requests, in order."""
+
+    @web.middleware
+    async def who(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Lets in who has a token that is accepted."""
+        self.heard.append(request.headers.get("Authorization", "").removeprefix("Bearer "))
+        if self.tokens is not None and self.heard[-1] not in self.tokens:
+            return web.json_response({"kind": "Status", "message": "Unauthorized"}, status=401)
+        return await handler(request)
 
     async def version(self, _: web.Request) -> web.Response:
         """A version, as any asks for first."""
@@ -121,34 +138,58 @@ async def _while_frozen(pod: FakePod) -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(fake: ForwardingApi, folder: Path) -> AsyncIterator[KubernetesApi]:
-    """A client of it, while it runs."""
-    app = web.Application()
+async def served(
+    fake: ForwardingApi, folder: Path, named: str = "", user: Mapping[str, Any] | None = None
+) -> AsyncIterator[KubernetesApi]:
+    """A client of it, while it runs, by the kubeconfig that is in `folder`, which has the credentials of `user`.
+
+    With `named` it has TLS and is known as that name's port 6443, which no resolver knows.
+    """
+    async with listening(fake, folder, named, user) as path:
+        api = await KubernetesApi.connect(str(path))
+        try:
+            yield api
+        finally:
+            await api.close()
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    fake: ForwardingApi, folder: Path, named: str = "", user: Mapping[str, Any] | None = None
+) -> AsyncIterator[Path]:
+    """The same without a client: the kubeconfig."""
+    app = web.Application(middlewares=[fake.who])
     app.router.add_get(f"/api/v1/namespaces/{NAMESPACE}/pods", fake.list)
     app.router.add_get(f"/api/v1/namespaces/{NAMESPACE}/pods/{{pod}}/portforward", fake.forward)
     app.router.add_get(f"/api/v1/namespaces/{NAMESPACE}/secrets/redis", fake.secret)
     app.router.add_get("/version", fake.version)
     app.router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", fake.review)
+    cluster: dict[str, str] = {}
+    context = None
+    if named:
+        authority = Authority(folder)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*authority.issue(named, names=f"DNS:{named}"))
+        cluster["certificate-authority"] = str(authority.certificate)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    fake.port = runner.addresses[0][1]
+    cluster["server"] = fake.url = f"https://{named}:6443" if named else f"http://127.0.0.1:{fake.port}"
     path = folder / "kubeconfig"
-    path.write_text(json.dumps(_kubeconfig(fake.url)))
-    api = await KubernetesApi.connect(str(path))
+    path.write_text(json.dumps(_kubeconfig(cluster, user or {"token": "none"})))
     try:
-        yield api
+        yield path
     finally:
-        await api.close()
         await runner.cleanup()
 
 
-def _kubeconfig(server: str) -> dict[str, Any]:
+def _kubeconfig(cluster: Mapping[str, str], user: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "one", "cluster": {"server": server}}],
-        "users": [{"name": "one", "user": {"token": "none"}}],
+        "clusters": [{"name": "one", "cluster": cluster}],
+        "users": [{"name": "one", "user": user}],
         "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one"}}],
         "current-context": "one",
     }

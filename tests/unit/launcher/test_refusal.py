@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from services.launcher.refusal import advice, asking
+from services.runtime.credentials import CredentialsError
 from services.runtime.errors import PodloxxError, PrivilegeError
 from services.runtime.kubernetes_api import ApiError, BrokenAnswer
+from services.runtime.proxy import ProxyError
 
 SERVER = "https://lab:6443"
 
@@ -35,7 +37,12 @@ SERVER = "https://lab:6443"
             "cannot be reached: Connect call failed. Check that the cluster runs",
         ),
         (TimeoutError(), PodloxxError, "cannot be reached: no answer in time"),
-        (OSError("credentials cannot be renewed: exec failed"), PrivilegeError, "Log in again"),
+        (CredentialsError("credentials cannot be renewed: exec failed"), PrivilegeError, "Log in again"),
+        (
+            ProxyError("the proxy http://p (HTTPS_PROXY) does not answer"),
+            PodloxxError,
+            "does not answer. Name the right one",
+        ),
     ],
 )
 def test_each_has_its_sentence(error: Exception, kind: type[PodloxxError], sentence: str) -> None:
