@@ -20,6 +20,7 @@ from services.launcher.local import Agent
 from services.launcher.run import Wanted
 from services.runtime import log
 from services.runtime.errors import PodloxxError, UsageError
+from services.runtime.plain import plain
 from services.runtime.settings import PREFIX, CommonSettings
 
 _EXAMPLES: Final = """examples:
@@ -292,7 +293,8 @@ def _memory(text: str) -> str:
 
 
 def _say(error: PodloxxError) -> int:
-    print(f"podloxx: {error}", file=sys.stderr)
+    sentence = "\n".join(map(plain, str(error).split("\n")))
+    print(f"podloxx: {sentence}", file=sys.stderr)
     return error.exit_code
 
 

@@ -10,6 +10,7 @@ from services.launcher.manifests import COMPONENT_LABEL, NAME_LABEL
 from services.launcher.refusal import asking
 from services.runtime.errors import UsageError
 from services.runtime.kubernetes_api import ApiError, KubernetesApi
+from services.runtime.plain import plain
 
 _PAUSE_S: Final = 30.0
 _FOR_EVER_S: Final = 24 * 3600.0
@@ -38,9 +39,9 @@ async def _say(api: KubernetesApi, base: str, pod: dict[str, Any], tail: int, *,
         try:
             async with api.stream(f"{base}/{name}/log", query, pause_s=_FOR_EVER_S if follow else _PAUSE_S) as content:
                 async for line in content:
-                    print(f"{name} ({node}): {line.decode(errors='replace').rstrip()}", flush=True)
+                    print(plain(f"{name} ({node}): {line.decode(errors='replace').rstrip()}"), flush=True)
         except ApiError as error:
             if error.status not in {400, 404}:
                 raise
             # It has not started yet, or is gone.
-            print(f"{name} ({node}): {error}", flush=True)
+            print(plain(f"{name} ({node}): {error}"), flush=True)

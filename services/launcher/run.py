@@ -27,6 +27,7 @@ from services.launcher.session import Session
 from services.launcher.status_line import StatusLine, summary
 from services.launcher.store import Reached
 from services.runtime.errors import PodloxxError, UsageError
+from services.runtime.plain import plain
 
 _READY_S: Final = 20.0
 """Python starts in under a second; a machine under load may take twenty times as long."""
@@ -217,6 +218,7 @@ def _described(user: User) -> str:
 
 def echo(line: str) -> None:
     """Say something beside the status line."""
+    line = "\n".join(map(plain, line.split("\n")))
     # On a terminal the status line stands where this one goes.
     print(f"\r\x1b[2K{line}" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 

@@ -17,6 +17,7 @@ from services.launcher.refusal import asking
 from services.launcher.run import Wanted
 from services.runtime.errors import PodloxxError, UsageError
 from services.runtime.kubernetes_api import KubernetesApi
+from services.runtime.plain import plain
 
 _ANSWER_S: Final = 10.0
 _HERE: Final = "127.0.0.1"
@@ -47,7 +48,7 @@ async def status(context: Context, *, as_json: bool) -> bool:
                 found["problem"] = str(error)
                 seen = {}
     found = {"context": context.name, "namespace": context.namespace, **found, "nodes": _joined(found["nodes"], seen)}
-    print(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
+    print(json.dumps(found, indent=2) if as_json else "\n".join(map(plain, _lines(found))))
     return all_is_well(found)
 
 

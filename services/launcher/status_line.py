@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TextIO
 
+from services.runtime.plain import plain
+
 _PLAIN_EVERY_S: Final = 10.0
 """Where no terminal shows the line it is a log, which nobody wants every second."""
 
@@ -30,6 +32,7 @@ class StatusLine:
 
     def show(self, text: str) -> None:
         """Replace the line."""
+        text = plain(text)
         if self._terminal:
             # A line that wraps cannot be replaced.
             self._stream.write(f"\r\x1b[2K{text[: max(self._columns() - 1, 1)]}")

@@ -13,6 +13,7 @@ from typing import Any, Final
 from services.flows.live_message import PROTOCOL, SCOPE_NAMES, RowColumns, Snapshot
 from services.flows.scope import COLUMN_OF, Scope
 from services.runtime.errors import UsageError
+from services.runtime.plain import plain
 
 FIELDS: Final = ("ns", "node", "label", "owner", "ip", "scope")
 """What a term of the filter may be about; a port is in none of the messages."""
@@ -174,14 +175,15 @@ def table(message: Snapshot, found: Iterable[Row], sort: str, most: int) -> list
     for line in cells:
         names = [line[at].ljust(widths[at]) for at in (0, 1)]
         lines.append("  ".join([*names, *(line[at].rjust(widths[at]) for at in range(2, len(_HEAD)))]).rstrip())
-    return lines
+    return [plain(line) for line in lines]
 
 
 def _cells(row: Row) -> list[str]:
-    key = row.key if len(row.key) <= _NAME_MOST else f"{row.key[: _NAME_MOST - 1]}…"
+    key = plain(row.key)
+    key = key if len(key) <= _NAME_MOST else f"{key[: _NAME_MOST - 1]}…"
     rates = [human(row.rates[name]) for name in ("total", "local", "cross", "private", "internet", "other")]
     syn = row.rates["syn"]
-    return [key, row.node or "-", *rates, "-" if syn is None else str(syn), human(row.bytes)]
+    return [key, plain(row.node) or "-", *rates, "-" if syn is None else str(syn), human(row.bytes)]
 
 
 def human(count: int | None) -> str:
