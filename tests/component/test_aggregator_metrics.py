@@ -68,3 +68,21 @@ async def test_where_it_cannot_listen_it_says_so(redis: Any, aggregators: Aggreg
 
 def test_without_proc_a_process_tells_what_it_can(tmp_path: Path) -> None:
     assert [one.name for one in process_metrics("api", tmp_path)] == ["podloxx_build_info", "process_cpu_seconds_total"]
+
+
+async def test_no_name_of_a_pod_is_behind_its_port_and_nothing_else(redis: Any, aggregators: Aggregators) -> None:
+    port = free_port()
+    aggregators.start(f"--metrics-listen=127.0.0.1:{port}")
+    agent = ScriptedAgent()
+    await agent.send(redis, batch_of(agent, 900))
+    await until(lambda: has(port, "pod_rows", 1), "there is a pod")
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+        async with client.get("/metrics") as answer:
+            body = await answer.text()
+            assert answer.headers["Server"] == "podloxx"
+        labels = re.findall(r"\{(.*)\}", body)
+        assert len(labels) == 1, "only the version has labels"
+        assert not re.search("web|shop|node-a|10\\.1|1\\.1\\.1", body)
+        for method, path in (("GET", "/"), ("GET", "/traffic/total"), ("POST", "/metrics"), ("DELETE", "/metrics")):
+            async with client.request(method, path) as refused:
+                assert refused.status in {404, 405}, path

@@ -135,6 +135,10 @@ def assert_headers(answer: Answer) -> None:
     assert "*" not in policy
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Referrer-Policy"] == "no-referrer"
+    # Pages of others can neither frame it, nor load it as a script or picture, nor hold a handle of its window.
+    assert "frame-ancestors 'none'" in policy
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert answer.headers["Server"] == "podloxx"
     assert "Access-Control-Allow-Origin" not in answer.headers
 
@@ -258,3 +262,17 @@ async def test_names_may_be_ipv6_addresses(redis_server: RedisServer) -> None:
     async with serving(redis_server, allowed_hosts="fd00::1") as api:
         assert (await api.ask("/", Host="[fd00::1]:1337")).status == 200
         (await api.ask("/", Host="[fd00::2]:1337")).assert_problem(421, "fd00::2")
+
+
+@pytest.mark.parametrize(
+    "path", ["/../../pyproject.toml", "/..%2f..%2fpyproject.toml", "/assets/../../app.py", "//etc/passwd"]
+)
+async def test_no_path_leads_out_of_the_page(api: Served, path: str) -> None:
+    # Not by a client, which would shorten it.
+    assert b" 404 " in await raw(api, b"GET " + path.encode() + b" HTTP/1.1", b"Host: localhost")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/", "/traffic/total", "/traffic/ws", "/metrics"])
+async def test_there_is_nothing_to_change(api: Served, method: str, path: str) -> None:
+    (await api.ask(path, method)).assert_problem(405, "is not possible here")

@@ -198,3 +198,17 @@ def test_the_one_that_comes_as_a_wheel_is_found(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(stores, "find_spec", lambda _: None)
     with pytest.raises(PodloxxError, match="redis-server cannot be found: install Redis"):
         stores.program()
+
+
+def test_nobody_else_puts_a_link_where_the_store_listens(running: Running) -> None:
+    deeds = [
+        "import os, sys; os.symlink('/elsewhere', os.path.join(os.path.dirname(sys.argv[1]), 'other'))",
+        "import os, sys; os.unlink(sys.argv[1])",
+        "import os, sys; os.rename(sys.argv[1], sys.argv[1] + '.old')",
+    ]
+    for user in (OTHER, User(61311, 61311)):
+        for deed in deeds:
+            argv = command([sys.executable, "-c", deed, str(running.store.socket)], user)
+            done = subprocess.run(argv, capture_output=True, check=False, text=True)
+            assert "PermissionError" in done.stderr, done
+    assert running.store.socket.is_socket()

@@ -225,3 +225,14 @@ async def test_who_wants_the_end_does_not_wait_for_a_way(way: Made) -> None:
     wanted = asyncio.Event()
     asyncio.get_running_loop().call_later(0.05, wanted.set)
     assert await one.forward.ready_within(5, wanted)
+
+
+async def test_it_listens_on_loopback_alone(way: Made) -> None:
+    one = await way(ForwardingApi({}))
+    listening = [
+        line.split()[1]
+        for name in ("tcp", "tcp6")
+        for line in Path(f"/proc/self/net/{name}").read_text().splitlines()[1:]
+        if line.split()[3] == "0A" and int(line.split()[1].rpartition(":")[2], 16) == one.forward.port
+    ]
+    assert listening == [f"0100007F:{one.forward.port:04X}"]

@@ -111,6 +111,21 @@ def test_each_child_has_a_user_and_the_privileges_of_its_own(node: Namespace) ->
     assert 0 not in uids
 
 
+def test_only_the_api_listens_and_only_on_loopback(node: Namespace) -> None:
+    with launched("local", inside=node) as podloxx:
+        # Of the whole network namespace, which is this session's alone.
+        one = Path(f"/proc/{by_name(podloxx)['api']}/net")
+        tables = {name: (one / name).read_text().splitlines()[1:] for name in ("tcp", "tcp6", "udp", "udp6")}
+        listening = {
+            (name, line.split()[1])
+            for name, lines in tables.items()
+            for line in lines
+            # 0A: listens; datagrams have no such state.
+            if line.split()[3] == "0A" or name.startswith("udp")
+        }
+        assert listening == {("tcp", f"0100007F:{podloxx.port:04X}")}
+
+
 def test_no_password_is_on_a_command_line_or_open_to_others(node: Namespace) -> None:
     with launched("local", inside=node) as podloxx:
         folder = next(Path(path) for path, pid in sessions().items() if pid == podloxx.process.pid)

@@ -141,3 +141,12 @@ def test_sessions_lie_where_a_reboot_removes_them(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(PodloxxError, match="no folder for the session's sockets"):
         sessions.base()
+
+
+def test_a_secret_is_not_written_through_a_link(base: Path, tmp_path: Path) -> None:
+    session = sessions.begin(None)
+    (session.folder / "word").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        session.secret("word", b"secret", User(None, None))
+    assert not (tmp_path / "elsewhere").exists()
+    assert base == session.folder.parent
