@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from services.launcher import preflight
+from services.launcher import nodes, preflight
 from services.launcher.context import Context, connected
 from services.launcher.manifests import Chosen, objects
+from services.launcher.nodes import Node
 from services.launcher.preflight import Missing
 from services.launcher.refusal import advice, asking
 from services.runtime.errors import PodloxxError
@@ -19,7 +20,6 @@ _COUNTS: Final = (5, 5)
 """From this kernel on an agent can count in it."""
 _CAPABILITIES: Final = (5, 8)
 """The first kernel that knows BPF and PERFMON as rights of their own."""
-_SHOWN: Final = 5
 
 
 async def look(context: Context) -> list[Finding]:
@@ -79,20 +79,19 @@ async def _namespace(api: KubernetesApi, context: Context) -> Finding:
 
 async def _nodes(api: KubernetesApi) -> list[Finding]:
     try:
-        with asking("the nodes", api.server):
-            nodes = (await api.get("/api/v1/nodes"))["items"]
+        listed = await nodes.listed(api)
     except PodloxxError as error:
         return [Finding("nodes", State.PROBLEM, str(error), "mend that, and run this again")]
-    linux = [one for one in nodes if _info(one).get("operatingSystem", "linux") == "linux" and not _virtual(one)]
-    found = [_count(nodes, linux)]
-    old = {str(one["metadata"]["name"]): _kernel(one) for one in linux if _version(_kernel(one)) < _CAPABILITIES}
+    linux = [one for one in listed if not nodes.hindrance(one)]
+    found = [_count(listed, linux)]
+    old = {nodes.name(one): _kernel(one) for one in linux if _version(_kernel(one)) < _CAPABILITIES}
     ancient = {name: kernel for name, kernel in old.items() if _version(kernel) < _COUNTS}
     if ancient:
         found.append(
             Finding(
                 "kernels",
                 State.WARNING,
-                f"older than {_dotted(_COUNTS)}: {_some(ancient)}",
+                f"older than {_dotted(_COUNTS)}: {nodes.some(ancient)}",
                 "there agents count from a ring, which loses some packets under floods",
             )
         )
@@ -101,7 +100,7 @@ async def _nodes(api: KubernetesApi) -> list[Finding]:
             Finding(
                 "kernels",
                 State.WARNING,
-                f"older than {_dotted(_CAPABILITIES)}: {_some(old)}",
+                f"older than {_dotted(_CAPABILITIES)}: {nodes.some(old)}",
                 "there agents count from a ring; k8s/overlays/old-kernels lets them count in the kernel",
             )
         )
@@ -110,9 +109,9 @@ async def _nodes(api: KubernetesApi) -> list[Finding]:
     return found
 
 
-def _count(nodes: list[Mapping[str, Any]], linux: list[Mapping[str, Any]]) -> Finding:
-    away = [str(one["metadata"]["name"]) for one in linux if not _ready(one)]
-    others = [str(one["metadata"]["name"]) for one in nodes if one not in linux]
+def _count(listed: Sequence[Node], linux: Sequence[Node]) -> Finding:
+    away = [nodes.name(one) for one in linux if not _ready(one)]
+    others = {nodes.name(one): why for one in listed if (why := nodes.hindrance(one))}
     text = f"{len(linux)} may have an agent"
     if not linux:
         return Finding(
@@ -122,31 +121,24 @@ def _count(nodes: list[Mapping[str, Any]], linux: list[Mapping[str, Any]]) -> Fi
         return Finding(
             "nodes",
             State.WARNING,
-            f"{text}; not Ready: {_some(away)}",
+            f"{text}; not Ready: {nodes.some(away)}",
             "their traffic is not seen: see `kubectl get nodes`",
         )
     if others:
         return Finding(
-            "nodes", State.WARNING, f"{text}; none has {_some(others)}", "of their pods only what others see is known"
+            "nodes",
+            State.WARNING,
+            f"{text}; none has {nodes.some(others)}",
+            "of their pods only what others see is known",
         )
     return Finding("nodes", State.OK, text)
 
 
-def _info(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = node.get("status", {}).get("nodeInfo", {})
-    return found
+def _kernel(node: Node) -> str:
+    return str(node.get("status", {}).get("nodeInfo", {}).get("kernelVersion", ""))
 
 
-def _kernel(node: Mapping[str, Any]) -> str:
-    return str(_info(node).get("kernelVersion", ""))
-
-
-def _virtual(node: Mapping[str, Any]) -> bool:
-    labels: Mapping[str, str] = node["metadata"].get("labels", {})
-    return labels.get("type") == "virtual-kubelet" or labels.get("eks.amazonaws.com/compute-type") == "fargate"
-
-
-def _ready(node: Mapping[str, Any]) -> bool:
+def _ready(node: Node) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", []))
 
 
@@ -158,9 +150,3 @@ def _version(kernel: str) -> tuple[int, int]:
 
 def _dotted(version: tuple[int, int]) -> str:
     return ".".join(map(str, version))
-
-
-def _some(names: Iterable[str] | Mapping[str, str]) -> str:
-    listed = [f"{name} ({kernel})" for name, kernel in names.items()] if isinstance(names, Mapping) else list(names)
-    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + more

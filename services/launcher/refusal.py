@@ -18,10 +18,16 @@ _BY_WORDS: Final = (
         "OpenShift needs a security context constraint for it: docs/kubernetes.md names which",
     ),
     (
+        "gke warden",
+        "GKE Autopilot lets no agents run, which need their node's network and to count in its kernel: choose a standard cluster",
+    ),
+    (
         "violates podsecurity",
         "Pod Security forbids it: agents need the level privileged, which whoever runs the cluster can grant",
     ),
     ("admission webhook", "a policy of the cluster forbids it: ask whoever runs it for an exception"),
+    # Of a ValidatingAdmissionPolicy.
+    ("denied request", "a policy of the cluster forbids it: ask whoever runs it for an exception"),
     ("denied the request", "a policy of the cluster forbids it: ask whoever runs it for an exception"),
     ("being terminated", "wait until it is gone, or choose another one with --namespace"),
 )

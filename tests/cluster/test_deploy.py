@@ -20,6 +20,7 @@ from tests.support.api_server import ApiServer
 from tests.support.kube_cleanup import remove_cluster_objects, remove_namespace
 from tests.support.kube_client import KubeClient, Object
 from tests.support.kube_controllers import Controllers, controlling, waiting
+from tests.support.kube_policy import forbidding
 from tests.support.wait import until
 
 OURS = "app.kubernetes.io/managed-by=podloxx-launch"
@@ -341,6 +342,48 @@ async def test_pod_security_is_quoted(api: KubernetesApi, admin: KubeClient, cho
     admin.patch(kube_objects.namespace(chosen.namespace), {"metadata": {"labels": labels}})
     with pytest.raises(PrivilegeError, match=r"violates PodSecurity .*host.*Next: Pod Security forbids it"):
         await deploy._check(api, objects(chosen)[-1], session, shown)
+
+
+OPENSHIFT = (
+    "unable to validate against any security context constraint: [provider restricted-v2: .containers[0].runAsUser: "
+    "Invalid value: 65532: must be in the ranges: [1000680000, 1000689999]]"
+)
+AUTOPILOT = (
+    "GKE Warden rejected the request because it violates one or more constraints. Violations details: "
+    '{"[denied by autogke-disallow-hostnamespaces]":["enabling hostNetwork is not allowed in Autopilot."]}'
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        (OPENSHIFT, "OpenShift needs a security context constraint for it: docs/kubernetes.md names which"),
+        (AUTOPILOT, "GKE Autopilot lets no agents run"),
+        ("images come from our registry only", "a policy of the cluster forbids it: ask whoever runs it"),
+    ],
+    ids=["OpenShift", "Autopilot", "a policy"],
+)
+async def test_who_forbids_pods_is_quoted_with_the_next_step(
+    api: KubernetesApi,
+    admin: KubeClient,
+    chosen: Chosen,
+    controllers: Controllers,
+    shown: Progress,
+    words: str,
+    step: str,
+) -> None:
+    session = await deploy.claim(api, chosen, shown)
+    with forbidding(admin, chosen.namespace, words):
+        # Those of Deployments and DaemonSets, of which events tell; and the one that we create ourselves.
+        with pytest.raises(PodloxxError) as raised:
+            await deploy.deploy(api, chosen, session, shown)
+        assert str(raised.value).startswith("pods of aggregator are not let in: Error creating: pods ")
+        with pytest.raises(PrivilegeError, match="agents would not be let in: ") as refused:
+            await deploy._check(api, objects(chosen)[-1], session, shown)
+    for said in (str(raised.value), str(refused.value)):
+        assert words in said
+        assert f". Next: {step}" in said
+    assert controllers.made == []
 
 
 async def test_who_may_not_create_is_told_what_and_nothing_is_left(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import kube_objects
 from tests.support.api_server import ApiServer
 from tests.support.kube_cleanup import remove_cluster_objects, remove_namespace
 from tests.support.kube_client import KubeClient, Object
@@ -151,6 +152,54 @@ def test_what_is_to_be_kept_is_kept_and_clean_removes_it(
     done = clean(api_server, f"--namespace={name}")
     assert done.returncode == 0, done.stderr
     assert "1 sessions removed, 0 objects of theirs left" in done.stdout
+    assert everything(admin) == before
+
+
+def elsewhere(name: str, labels: dict[str, str] | None = None, taint: str = "") -> Object:
+    """A node that is not this cluster's own machine."""
+    one = kube_objects.node(name)
+    one["metadata"]["labels"] |= labels or {}
+    one["spec"] = {"taints": [{"key": taint, "value": "x", "effect": "NoSchedule"}]} if taint else {}
+    return one
+
+
+FARGATE = elsewhere("fargate-10-0-1-2", {"eks.amazonaws.com/compute-type": "fargate"}, "eks.amazonaws.com/compute-type")
+ACI = elsewhere("virtual-node-aci-linux", {"type": "virtual-kubelet"}, "virtual-kubelet.io/provider")
+TAINTED = elsewhere("burst", taint="virtual-kubelet.io/provider")
+WINDOWS = elsewhere("win-1", {"kubernetes.io/os": "windows"})
+
+
+def test_nodes_that_run_no_agent_are_named_before_anything_is_created(
+    api_server: ApiServer, admin: KubeClient, controllers: Controllers, name: str
+) -> None:
+    for one in (FARGATE, ACI, TAINTED, WINDOWS, elsewhere("gk3-pool-1-x7"), elsewhere("n1")):
+        admin.create(one)
+    before = everything(admin)
+    controllers.fate = lambda _component, _node: PENDING
+    with starting(api_server, name) as process:
+        wait_until(lambda: there(admin, PHASES["the aggregator"].format(name=name)), "it has begun", timeout_s=30)
+        process.send_signal(signal.SIGINT)
+        code, _, err = ended(process)
+    assert code == 0, err
+    named = (
+        "burst (a virtual node), fargate-10-0-1-2 (Fargate), virtual-node-aci-linux (a virtual node), win-1 (Windows)"
+    )
+    first, second, *_ = err.splitlines()
+    assert first == f"no agent can run on {named}: of their pods only what others see is known"
+    assert second.startswith("gk3-pool-1-x7: nodes of GKE Autopilot, which may forbid agents")
+    assert everything(admin) == before
+
+
+@pytest.mark.usefixtures("controllers")
+def test_a_cluster_where_no_node_can_have_an_agent_is_refused(
+    api_server: ApiServer, admin: KubeClient, name: str
+) -> None:
+    admin.create(FARGATE)
+    before = everything(admin)
+    with starting(api_server, name) as process:
+        code, _, err = ended(process)
+    assert code == 1
+    assert "no node of the cluster can have an agent: fargate-10-0-1-2 (Fargate). They run no DaemonSets" in err
     assert everything(admin) == before
 
 

@@ -16,8 +16,14 @@ Object = dict[str, Any]
 
 _ANSWER_S: Final = 15.0
 """A loaded machine's API server has taken five."""
-_CLUSTER_SCOPED: Final = {"Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "ServiceCIDR"}
-_PLURALS: Final = {"NetworkPolicy": "networkpolicies"}
+_CLUSTER_SCOPED: Final = {
+    *("Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "ServiceCIDR"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+}
+_PLURALS: Final = {
+    "NetworkPolicy": "networkpolicies",
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+}
 
 
 class Refused(Exception):  # noqa: N818  # the server did as it should

@@ -93,9 +93,27 @@ class Controllers:
         status = self.fate(component, node)
         pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}
         pod["spec"] = {**template["spec"], "nodeName": node}
-        with contextlib.suppress(Refused):
+        try:
             self.client.create(pod | ({"status": status} if status else {}))
             self.made.append(component)
+        except Refused as refused:
+            if refused.reason != "AlreadyExists":
+                self._tell(workload, str(refused).partition(": ")[2])
+
+    def _tell(self, workload: Object, message: str) -> None:
+        """Leave an event, as whoever makes pods does where he may not."""
+        about = {name: workload["metadata"][name] for name in ("name", "namespace", "uid")}
+        event: Object = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{about['name']}.refused", "namespace": about["namespace"]},
+            "involvedObject": {"apiVersion": "apps/v1", "kind": "ReplicaSet", **about},
+            "reason": "FailedCreate",
+            "message": f"Error creating: {message}",
+            "type": "Warning",
+        }
+        with contextlib.suppress(Refused):
+            self.client.create(event)
 
 
 @contextlib.contextmanager
