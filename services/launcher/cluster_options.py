@@ -85,7 +85,10 @@ def add(commands: Any, page: Add, interfaces: Add, capture: Add, duration: Calla
 
 def _ranked(command: argparse.ArgumentParser, duration: Callable[[str], float]) -> None:
     command.add_argument(
-        "--filter", default="", metavar="WORDS", help="as on the page: ns: node: label: owner: ip: scope:, - leaves out"
+        "--filter",
+        default="",
+        metavar="WORDS",
+        help="as on the page: ns: node: label: owner: ip: port: scope:, - leaves out",
     )
     command.add_argument("--sort", default="total", choices=SORTS, help="the column that ranks (default: total)")
     command.add_argument("--url", metavar="URL", help="follow the page of a session that runs, not the cluster")

@@ -1,9 +1,7 @@
-"""`podloxx-launch top`: the ranked table of pods live in the terminal, with the page's columns and filters."""
+"""`podloxx-launch top`: the ranked table of pods live in the terminal, with the page's columns."""
 
 from __future__ import annotations
 
-import fnmatch
-import ipaddress
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,11 +10,8 @@ from typing import Any, Final
 
 from services.flows.live_message import PROTOCOL, SCOPE_NAMES, RowColumns, Snapshot
 from services.flows.scope import COLUMN_OF, Scope
-from services.runtime.errors import UsageError
 from services.runtime.plain import plain
 
-FIELDS: Final = ("ns", "node", "label", "owner", "ip", "scope")
-"""What a term of the filter may be about; a port is in none of the messages."""
 SORTS: Final = ("total", "local", "cross", "private", "internet", "other", "syn")
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 _HEAD: Final = (
@@ -33,6 +28,7 @@ _HEAD: Final = (
 )
 _NAME_MOST: Final = 48
 PATH: Final = f"/traffic/ws?v={PROTOCOL}"
+PORTS_PATH: Final = "/traffic/ports"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +46,7 @@ class Row:
     scopes: frozenset[str]
     rates: dict[str, int | None]
     bytes: int
+    interface: str = ""
 
     @property
     def key(self) -> str:
@@ -59,8 +56,19 @@ class Row:
     @property
     def text(self) -> str:
         """What a bare word is looked for in."""
-        listed = (self.key, self.node, self.zone, self.owner, *self.labels, *self.ips)
+        listed = (self.key, self.node, self.zone, self.owner, self.interface, *self.ips, *self.labels)
         return " ".join(listed).lower()
+
+    def values(self, field: str) -> list[str]:
+        """What it has for a field of the filter; raises KeyError for one that no message tells."""
+        return {
+            "ns": [self.ns],
+            "node": [self.node, self.zone],
+            "owner": [self.owner, f"{self.owner_kind}/{self.owner}"],
+            "label": [part for label in self.labels for part in (label, label.partition("=")[0])],
+            "scope": sorted(self.scopes),
+            "ip": list(self.ips),
+        }[field]
 
 
 def rows(message: Snapshot) -> list[Row]:
@@ -85,6 +93,7 @@ def rows(message: Snapshot) -> list[Row]:
                 frozenset([*names, *(COLUMN_OF.get(Scope(name), "other") for name in names)]),
                 rate,
                 0 if where is None else numbers["total"][where],
+                pods["iface"][place],
             )
         )
     return found
@@ -101,65 +110,6 @@ def _rates(numbers: RowColumns, where: int | None) -> dict[str, int | None]:
 
 def _sum(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else one + other
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One word of a filter; `field` is empty for a bare one."""
-
-    field: str
-    value: str
-    negated: bool
-
-
-def parsed(text: str) -> list[Term]:
-    """The words of a filter; raises UsageError for one that cannot be answered here."""
-    terms = []
-    for word in text.lower().split():
-        negated = word.startswith("-")
-        name, colon, value = word.removeprefix("-").partition(":")
-        if colon and name == "port":
-            raise UsageError("--filter port: is answered by the page alone, since its messages carry no ports")
-        if colon and name in FIELDS:
-            terms.append(Term(name, value, negated))
-        else:
-            terms.append(Term("", word.removeprefix("-"), negated))
-    return [term for term in terms if term.value]
-
-
-def matches(terms: Sequence[Term], row: Row) -> bool:
-    """Whether a row fits: terms of one field are alternatives, all else has to fit, what is negated must not."""
-    if any(_has(row, term) for term in terms if term.negated):
-        return False
-    asked = [term for term in terms if not term.negated]
-    if not all(_has(row, term) for term in asked if not term.field):
-        return False
-    fields = {term.field for term in asked if term.field}
-    return all(any(_has(row, term) for term in asked if term.field == field) for field in fields)
-
-
-def _has(row: Row, term: Term) -> bool:
-    if not term.field:
-        return term.value in row.text
-    values = {
-        "ns": [row.ns],
-        "node": [row.node, row.zone],
-        "owner": [row.owner, f"{row.owner_kind}/{row.owner}"],
-        "label": [part for label in row.labels for part in (label, label.partition("=")[0])],
-        "scope": sorted(row.scopes),
-        "ip": list(row.ips),
-    }[term.field]
-    if term.field == "ip" and "/" in term.value:
-        return any(_inside(value, term.value) for value in values)
-    pattern = term.value if "*" in term.value else f"{term.value}*"
-    return any(fnmatch.fnmatchcase(value.lower(), pattern) for value in values)
-
-
-def _inside(address: str, cidr: str) -> bool:
-    try:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(cidr, strict=False)
-    except ValueError:
-        return False
 
 
 def table(message: Snapshot, found: Iterable[Row], sort: str, most: int) -> list[str]:

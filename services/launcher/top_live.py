@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 
 from services.launcher import forwarded, run
 from services.launcher.context import Context, connected
 from services.launcher.ending import Ending
+from services.launcher.filter import Ports, Term, matcher, parsed
 from services.launcher.run import Wanted
-from services.launcher.top import PATH, Screen, matches, parsed, read, rows, table
+from services.launcher.top import PATH, PORTS_PATH, Screen, read, rows, table
 from services.runtime.errors import PodloxxError, UsageError
 
 _HERE: Final = "127.0.0.1"
@@ -24,6 +25,8 @@ _ASKED: Final = Wanted(0, _HERE, browser=False, for_s=None, verbose=False, store
 _CONNECT_S: Final = 10.0
 _SILENT_S: Final = 20.0
 """A message comes each second, whether anything changed or not."""
+_PORTS_S: Final = 5.0
+"""As often as the page."""
 _MESSAGE_BYTES: Final = 64 << 20
 
 
@@ -39,7 +42,6 @@ class Asked:
 
 async def of_url(url: str, token: str, asked: Asked) -> None:
     """Follow the API at `url`; raises PodloxxError."""
-    parsed(asked.filter)
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"--url {url!r} is no address of a page, such as http://127.0.0.1:1337")
     ending = Ending()
@@ -49,7 +51,6 @@ async def of_url(url: str, token: str, asked: Asked) -> None:
 
 async def of_cluster(context: Context, asked: Asked) -> None:
     """Follow what runs in a cluster, through an API of our own; raises PodloxxError."""
-    parsed(asked.filter)
     ending = Ending()
     async with connected(context) as api:
         with ending.heard():
@@ -78,9 +79,14 @@ async def _follow(url: str, token: str, asked: Asked, ending: Ending) -> None:
             screen.end()
 
 
-async def _draw(url: str, token: str, asked: Asked, terms: Any, screen: Screen) -> None:
-    async with _socket(url, token) as socket:
+async def _draw(url: str, token: str, asked: Asked, terms: Sequence[Term], screen: Screen) -> None:
+    clock = asyncio.get_running_loop().time
+    ports: Ports = {}
+    asked_s = -_PORTS_S
+    async with _client(url, token) as client, client.ws_connect(f"{url}{PATH}", max_msg_size=_MESSAGE_BYTES) as socket:
         while True:
+            if any(term.field == "port" for term in terms) and clock() - asked_s >= _PORTS_S:
+                ports, asked_s = await _ports(client, url), clock()
             try:
                 message = await socket.receive(timeout=_SILENT_S)
             except TimeoutError:
@@ -90,24 +96,30 @@ async def _draw(url: str, token: str, asked: Asked, terms: Any, screen: Screen) 
             snapshot = read(json.loads(message.data))
             if snapshot is None:
                 continue
-            fitting = [row for row in rows(snapshot) if matches(terms, row)]
-            screen.show(table(snapshot, fitting, asked.sort, screen.lines))
+            found = rows(snapshot)
+            screen.show(table(snapshot, filter(matcher(terms, found, ports), found), asked.sort, screen.lines))
             if asked.once:
                 return
             # Whole each time: a terminal shows a page of it, and keeps nothing.
             await socket.send_json({"ack": snapshot["seq"], "snapshot": True})
 
 
+async def _ports(client: aiohttp.ClientSession, url: str) -> Ports:
+    """Which pod talks over which ports: no live message tells."""
+    async with client.get(f"{url}{PORTS_PATH}", timeout=aiohttp.ClientTimeout(total=_SILENT_S)) as answer:
+        if answer.status != 200:
+            raise PodloxxError(f"{url} does not tell ports (HTTP {answer.status}): leave port: out of the filter")
+        found: dict[str, list[int]] = (await answer.json())["pods"]
+        return found
+
+
 @contextlib.asynccontextmanager
-async def _socket(url: str, token: str) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+async def _client(url: str, token: str) -> AsyncIterator[aiohttp.ClientSession]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, headers=headers) as client,
-            client.ws_connect(f"{url}{PATH}", max_msg_size=_MESSAGE_BYTES) as socket,
-        ):
-            yield socket
+        async with aiohttp.ClientSession(timeout=timeout, headers=headers) as client:
+            yield client
     except aiohttp.WSServerHandshakeError as error:
         mend = ": give its token with --token-file" if error.status == 401 else ""
         raise PodloxxError(f"{url} does not let us follow it (HTTP {error.status}){mend}") from error

@@ -164,7 +164,7 @@ def elsewhere(name: str, labels: dict[str, str] | None = None, taint: str = "") 
 
 
 FARGATE = elsewhere("fargate-10-0-1-2", {"eks.amazonaws.com/compute-type": "fargate"}, "eks.amazonaws.com/compute-type")
-ACI = elsewhere("virtual-node-aci-linux", {"type": "virtual-kubelet"}, "virtual-kubelet.io/provider")
+AZURE = elsewhere("virtual-node-aci-linux", {"type": "virtual-kubelet"}, "virtual-kubelet.io/provider")
 TAINTED = elsewhere("burst", taint="virtual-kubelet.io/provider")
 WINDOWS = elsewhere("win-1", {"kubernetes.io/os": "windows"})
 
@@ -172,7 +172,7 @@ WINDOWS = elsewhere("win-1", {"kubernetes.io/os": "windows"})
 def test_nodes_that_run_no_agent_are_named_before_anything_is_created(
     api_server: ApiServer, admin: KubeClient, controllers: Controllers, name: str
 ) -> None:
-    for one in (FARGATE, ACI, TAINTED, WINDOWS, elsewhere("gk3-pool-1-x7"), elsewhere("n1")):
+    for one in (FARGATE, AZURE, TAINTED, WINDOWS, elsewhere("gk3-pool-1-x7"), elsewhere("n1")):
         admin.create(one)
     before = everything(admin)
     controllers.fate = lambda _component, _node: PENDING

@@ -13,7 +13,7 @@ import redis.asyncio as aredis
 from tests.support.launched import ROOT
 from tests.support.redis_server import RedisServer
 from tests.support.served import Served, serving
-from tests.support.shard import Shard, change, pod, talked
+from tests.support.shard import Shard, change, peer, pod, talked
 
 
 @pytest.fixture
@@ -21,6 +21,8 @@ async def page(redis_server: RedisServer, redis: aredis.Redis) -> AsyncIterator[
     """An API with two pods."""
     shard = Shard(redis)
     both = {1: pod("web"), 2: pod("db")}
+    await shard.peers(1, peer("10.1.0.9", port=80))
+    await shard.peers(2, peer("10.1.0.9", port=5432))
     await shard.commit(change(1, talked(tx_bytes=1000)), change(2, talked(tx_bytes=5000)), who=both)
     async with serving(redis_server) as served:
         await served.ready()
@@ -52,6 +54,11 @@ async def test_a_filter_leaves_what_fits(page: Served) -> None:
     assert (code, [line.split()[0] for line in out.strip().splitlines()[2:]]) == (0, ["shop/web"])
 
 
+async def test_ports_are_asked_for_where_the_filter_names_them(page: Served) -> None:
+    code, out, err = await ran(f"--url={page.url('')}", "--once", "--filter=port:5432")
+    assert (code, [line.split()[0] for line in out.strip().splitlines()[2:]]) == (0, ["shop/db"]), err
+
+
 async def test_it_goes_on_until_its_time_is_over(page: Served) -> None:
     code, out, err = await ran(f"--url={page.url('')}", "--for=2.5s")
     assert code == 0, err
@@ -78,7 +85,7 @@ async def test_a_page_that_wants_a_token_gets_it(redis_server: RedisServer, redi
     [
         (["--url=127.0.0.1"], "is no address of a page"),
         (["--url=http://127.0.0.1:1", "--once"], "cannot be reached"),
-        (["--url=http://127.0.0.1:1", "--filter=port:80"], "port: is answered by the page alone"),
+        (["--url=http://127.0.0.1:1", "--filter=port:80", "--once"], "cannot be reached"),
         (["--url=http://127.0.0.1:1", "--token-file=/nowhere"], "cannot read --token-file /nowhere"),
     ],
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.flows.live_message import SCOPE_NAMES
 from services.launcher import top
-from services.runtime.errors import UsageError
+from services.launcher.filter import matcher, parsed
 
 
 def message(*pods: dict[str, Any], problem: str = "") -> Any:
@@ -33,6 +35,7 @@ def message(*pods: dict[str, Any], problem: str = "") -> Any:
             "name": [pod["name"] for pod in pods],
             "labels": [[word(one) for one in pod.get("labels", ())] for pod in pods],
             "ips": [list(pod.get("ips", ())) for pod in pods],
+            "iface": [pod.get("iface", "") for pod in pods],
             "scopes": [sum(1 << SCOPE_NAMES.index(one) for one in pod.get("scopes", ())) for pod in pods],
         },
         # Not in the order of the pods.
@@ -63,11 +66,6 @@ DB = {"ns": "data", "name": "db-0", "node": "n2", "ips": ("10.2.0.9",), "tx": 90
 SILENT = {"ns": "data", "name": "old", "tx": None, "rx": None, "internet_tx": None, "internet_rx": None, "total": 7}
 
 
-def fitting(words: str) -> list[str]:
-    """The pods that a filter leaves."""
-    return [row.name for row in top.rows(message(WEB, DB, SILENT)) if top.matches(top.parsed(words), row)]
-
-
 def test_a_row_has_what_the_message_says_of_its_pod() -> None:
     web = next(row for row in top.rows(message(WEB, DB)) if row.name == "web-1")
     assert (web.key, web.node, web.bytes) == ("shop/web-1", "n1", 123456)
@@ -80,39 +78,17 @@ def test_a_row_has_what_the_message_says_of_its_pod() -> None:
     assert web.scopes == {"cross-zone", "cross", "internet"}
 
 
-@pytest.mark.parametrize(
-    ("words", "names"),
-    [
-        ("", ["web-1", "db-0", "old"]),
-        ("ns:shop", ["web-1"]),
-        ("ns:sh", ["web-1"]),
-        ("ns:shop ns:data", ["web-1", "db-0", "old"]),
-        ("ns:data node:n2", ["db-0"]),
-        ("-ns:data", ["web-1"]),
-        ("node:z1", ["web-1"]),
-        ("label:app=web", ["web-1"]),
-        ("label:tier", ["web-1"]),
-        ("owner:deployment/web", ["web-1"]),
-        ("scope:internet", ["web-1"]),
-        ("scope:cross", ["web-1"]),
-        ("ip:10.2.0.0/16", ["db-0"]),
-        ("ip:fd81::/64", ["web-1"]),
-        ("ip:10.1.*", ["web-1"]),
-        ("ns:*a*", ["db-0", "old"]),
-        ("db", ["db-0"]),
-        ("-db -old", ["web-1"]),
-        ("web shop", ["web-1"]),
-        ("WEB", ["web-1"]),
-        ("ns:", ["web-1", "db-0", "old"]),
-    ],
-)
+SHARED = json.loads((Path(__file__).parents[2] / "contract/filters.json").read_text())
+"""The page's tests are held against the same."""
+
+
+@pytest.mark.parametrize(("words", "names"), SHARED["cases"])
 def test_a_filter_means_what_it_means_on_the_page(words: str, names: list[str]) -> None:
-    assert fitting(words) == names
-
-
-def test_ports_are_not_in_the_messages_and_refused() -> None:
-    with pytest.raises(UsageError, match="port: is answered by the page alone"):
-        top.parsed("port:443")
+    around = {"ns": "shop", "node": "node-a", "zone": "z1", "owner_kind": "ReplicaSet"}
+    pods = [{**around, "iface": f"veth{at}", **one} for at, one in enumerate(SHARED["pods"], 1)]
+    found = top.rows(message(*pods))
+    fits = matcher(parsed(words), found, SHARED["ports"])
+    assert [row.name for row in found if fits(row)] == names
 
 
 def lines(sort: str, most: int = 100, **more: Any) -> list[list[str]]:
