@@ -5,9 +5,10 @@ SHELL := /bin/bash
 PYTHON ?= $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+FUZZ_VENV := .venv-fuzz
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help run test setup lint types arch unit contract component cluster cluster-up cluster-down netns e2e browser torture bench bench-docs bench-dashboard dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
+.PHONY: help run test setup lint types arch unit contract component cluster cluster-up cluster-down netns e2e browser torture bench bench-docs bench-dashboard fuzz dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +86,18 @@ bench-docs: bench ## the same, written into docs/performance.md
 bench-dashboard: frontend ## what the dashboard costs a browser, written into docs/dashboard.md
 	$(PYTEST) -p no:randomly -s tests/bench/test_dashboard.py --write docs/dashboard.md
 
+fuzz: setup $(FUZZ_VENV)/.ready ## bytes that nobody thought of for whatever reads those of strangers, ten minutes each, written into docs/fuzzing.md
+	$(FUZZ_VENV)/bin/python -m tests.fuzz.drive $(FUZZ) --seconds $(FUZZ_SECONDS) --write docs/fuzzing.md
+
+FUZZ ?=
+FUZZ_SECONDS ?= 600
+
+# Of its own: what fuzzes is for one version of Python, and nothing else needs it.
+$(FUZZ_VENV)/.ready: fuzz.lock
+	"$(PYTHON)" -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r fuzz.lock
+	touch $@
+
 # Another clang gives other instructions, so the one that built what is committed is named.
 BPF_CLANG := clang-14
 BPF_OBJECT ?= services/capture/bpf/flow.bpf.o
@@ -131,12 +144,14 @@ rig: setup apiserver engine images ## tests of the images, in containers beside 
 dist: setup dashboard ## pack the launcher into one file for this system, architecture and Python
 	VENV="$(VENV)" bash scripts/build-dist
 
-lock: ## renew requirements.lock and images.lock
+lock: ## renew requirements.lock, images.lock and fuzz.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links --group dev pyproject.toml --all-extras --upgrade -o requirements.lock
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links --group capture --group aggregator --group api \
 		-c requirements.lock -o images.lock
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --group fuzz pyproject.toml -c requirements.lock -o fuzz.lock
 
 clean: ## remove what setup and tests made
-	rm -rf $(VENV) .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) $(FUZZ_VENV) .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from services.api.coverage import CoverageReader
 from services.api.guard import Guard
@@ -77,7 +79,14 @@ def _runner(guard: Guard, routes: Routes, hub: Hub) -> web.AppRunner:
     app = web.Application(middlewares=[guard.middleware])
     app.add_routes(routes.table())
     app.on_shutdown.append(close_clients)
-    return web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    logger = logging.getLogger("podloxx.http")
+    logger.addFilter(_is_ours)
+    return web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=_SHUTDOWN_S)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether an error is not that of a client whose request is no HTTP: anybody could fill the log with those."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _listen(runner: web.AppRunner, settings: ApiSettings) -> None:

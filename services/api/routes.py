@@ -210,7 +210,9 @@ class Routes:
 
     async def to_page(self, request: web.Request) -> web.Response:
         """The dashboard's files lie beside its path, not below."""
-        query = f"?{request.query_string}" if request.query_string else ""
+        # As it was sent: decoded it may hold ends of lines, which no header may.
+        given = request.rel_url.raw_query_string
+        query = f"?{given}" if given else ""
         return web.Response(status=308, headers={hdrs.LOCATION: f"../podloxx{query}"})
 
     async def asset(self, request: web.Request) -> web.Response:

@@ -200,7 +200,14 @@ def _plan(arguments: argparse.Namespace, about: Context, ttl_s: int | None) -> P
 
 
 def _given(arguments: argparse.Namespace, names: tuple[str, ...]) -> Mapping[str, str]:
-    return {name: value for name in names if (value := getattr(arguments, name))}
+    found = {name: value for name in names if (value := getattr(arguments, name))}
+    for name, value in found.items():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            # Bytes of a command line that are no UTF-8 come as halves of characters, which JSON cannot hold.
+            raise UsageError(f"--{name.replace('_', '-')} {value!a} is no text in UTF-8") from None
+    return found
 
 
 def _namespace(text: str) -> str:

@@ -61,6 +61,12 @@ async def test_a_slash_too_many_leads_to_the_page(api: Served) -> None:
     assert (answer.status, answer.headers["Location"]) == (308, "../podloxx?q=ns:shop")
 
 
+async def test_the_way_to_the_page_has_no_headers_of_others(api: Served) -> None:
+    answer = await api.ask("/podloxx/?a=%0d%0aSet-Cookie:x=1&b=%26c")
+    assert (answer.status, answer.headers["Location"]) == (308, "../podloxx?a=%0D%0ASet-Cookie:x=1&b=%26c")
+    assert "Set-Cookie" not in answer.headers
+
+
 async def test_what_the_page_loads_is_there(api: Served) -> None:
     for path in await loaded(api):
         answer = await plain(api, path)

@@ -61,7 +61,7 @@ def test_no_file_names_a_package_index_or_a_home() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "images.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "images.lock", "fuzz.lock"])
 def test_a_lock_is_hashed_without_headers(lock: str) -> None:
     lines = (ROOT / lock).read_text().splitlines()
     assert not any(line.startswith("#") or "://" in line for line in lines)
@@ -83,6 +83,7 @@ def test_every_dependency_is_in_the_locks() -> None:
             *project["build-system"]["requires"],
             *groups["dev"],
         ],
+        "fuzz.lock": [*project["project"]["dependencies"], *groups["fuzz"]],
         "images.lock": [one for name in ("base", "capture", "aggregator", "api") for one in groups[name]],
     }
     for lock, asked in wanted.items():

@@ -1,0 +1,100 @@
+"""`python -m tests.fuzz.seeds`: inputs to begin with, added to those that are kept."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from typing import Final
+
+from services.capture.frames import LinkType
+from services.flows import wire
+from services.flows.delta import Kind
+from tests.fuzz.corpora import keep, kept
+from tests.support import generators as make
+from tests.support.agents import ScriptedAgent, attachment, detached, flow, window
+from tests.support.capture_files import Pcapng, Record, pcap
+
+_QUERY: Final = make.ethernet(
+    0x0800, make.ipv4("10.0.0.1", "10.0.0.2", make.UDP, make.udp_datagram(4000, 53, b"query"))
+)
+_SYN: Final = make.ipv6("fd00::1", "fd00::2", make.TCP, make.tcp_segment(4000, 443, flags=2))
+
+
+def frames() -> list[bytes]:
+    """Frames of each sort, behind the number of a link type."""
+    number = {link: bytes([at]) for at, link in enumerate(LinkType)}
+    tagged = make.ethernet(0x86DD, _SYN, (0x8100, 5), (0x88A8, 6))
+    cut = make.fragments("10.0.0.1", "10.0.0.2", make.udp_datagram(1, 2, bytes(100)), 48)
+    found = [
+        number[LinkType.ETHERNET] + one
+        for one in (_QUERY, tagged, make.ethernet(0x0806, make.arp_request("10.0.0.1", "10.0.0.2")))
+    ]
+    found += [number[LinkType.ETHERNET] + make.ethernet(0x0800, one) for one in cut]
+    found += [number[LinkType.RAW_IP] + _SYN, number[LinkType.IPV6] + _SYN, number[LinkType.IPV4] + _QUERY[14:]]
+    found += [
+        number[LinkType.NULL] + struct.pack("<I", 30) + _SYN,
+        number[LinkType.LOOP] + struct.pack(">I", 2) + _QUERY[14:],
+    ]
+    found += [number[LinkType.LINUX_SLL] + bytes(14) + b"\x08\x00" + _QUERY[14:]]
+    found += [number[LinkType.LINUX_SLL2] + b"\x86\xdd" + bytes(18) + _SYN]
+    return found
+
+
+def batches() -> list[bytes]:
+    """Batches of pods that talk, come and go."""
+    agent = ScriptedAgent()
+    web, db = attachment(1, "10.1.0.2", "fd00:1::2"), attachment(2, "10.2.0.2", first=5)
+    return [
+        wire.encode(agent.batch(*windows))
+        for windows in (
+            [window([web], flow(1, "1.1.1.1", tx=900))],
+            [window([web, db], flow(1, "10.2.0.2", tx=900, rx=300), flow(2, "10.1.0.2", rx=900, local="10.2.0.2"))],
+            [
+                window([web], flow(1, "10.96.0.10", tx=200, protocol=17, port=53), second=1, loss=3),
+                window([web], second=2),
+            ],
+            [window([detached(web, 3_500_000)], flow(1, "::1", tx=9, kind=Kind.FOLDED), second=3)],
+        )
+    ]
+
+
+def files() -> list[bytes]:
+    """Files of each format and byte order."""
+    records = [Record(_AT_US, _QUERY), Record(_AT_US + 5, _QUERY[:60], 1500)]
+    section = Pcapng()
+    whole = section.section() + section.interface() + section.enhanced(_AT_US, _QUERY)
+    other = Pcapng(">")
+    found = [
+        pcap(records),
+        pcap(records, order=">", magic=0xA1B23C4D),
+        whole + section.block(5, bytes(20)) + section.simple(b"simple") + section.old_packet(_AT_US, b"old"),
+        other.section() + other.interface(options=other.option(9, b"\x09")) + other.enhanced(1, b"x"),
+    ]
+    return [*found, *map(gzip.compress, found)]
+
+
+_AT_US: Final = 1_700_000_000_000_000
+MESSAGES: Final = (
+    '{"ack": 7, "hz": 1.5}',
+    '{"watch": "shop/web"}',
+    '{"watch": null, "snapshot": true}',
+    '{"hz": 0}',
+    "[]",
+)
+OPTIONS: Final = (
+    "--namespace=lab\n--ttl=1h\n--capture=tcx",
+    "--cidr=office=198.51.100.0/24:internet,vpc=10.0.0.0/8\n--private-cidr=192.0.2.0/24,fd00::/8",
+    "--ingress-selector=app=nginx,tier=edge;app=traefik\n--image-prefix=registry.example/podloxx\n--pull-policy=Never",
+    "--node-selector=pool=blue,zone=a\n--interface-prefix=veth|cali\n--interface=eth0,eth1\n--port=0",
+)
+
+
+if __name__ == "__main__":
+    for name, inputs in (
+        ("frames", frames()),
+        ("wire", batches()),
+        ("pcap", files()),
+        ("websocket", [one.encode() for one in MESSAGES]),
+        ("settings", [one.encode() for one in OPTIONS]),
+    ):
+        keep(name, [*kept(name), *inputs])
