@@ -39,12 +39,12 @@ def fuzzed(seconds: int) -> tuple[int, str]:
         server = RedisServer(Path(folder))
         server.start()
         try:
-            return asyncio.run(_fuzzed(server, seconds))
+            return asyncio.run(_fuzzed(server, seconds, folder))
         finally:
             server.stop()
 
 
-async def _fuzzed(server: RedisServer, seconds: int) -> tuple[int, str]:
+async def _fuzzed(server: RedisServer, seconds: int, folder: str) -> tuple[int, str]:
     redis = aredis.Redis(unix_socket_path=server.url.removeprefix("unix://"))
     await filled(redis)
     async with serving(server) as api:
@@ -52,7 +52,8 @@ async def _fuzzed(server: RedisServer, seconds: int) -> tuple[int, str]:
         argv = [str(Path(sys.executable).parent / "st"), "--no-color", "run", api.url("/openapi.json")]
         argv += [f"--max-time={seconds}", f"--checks={_CHECKS}", "--exclude-path=/traffic/ws", "--continue-on-failure"]
         argv += ["--warnings=off", "--max-examples=1000000", "--workers=1"]
-        done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, check=False)
+        # It remembers what it did in the folder where it runs.
+        done = await asyncio.to_thread(subprocess.run, argv, cwd=folder, capture_output=True, text=True, check=False)
         assert (await api.ask("/readyz")).status == 200
     await redis.aclose()
     return _requests(done.stdout), "" if done.returncode == 0 else done.stdout[-6000:] + done.stderr[-2000:]
