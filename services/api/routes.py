@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -26,6 +27,7 @@ from services.flows.traffic import TrafficError, parse_tick_id
 from services.runtime.redis_client import StoreError
 
 _DESTINATIONS: Final = 1000
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 _NO_TIME_S: Final = 253_402_300_799
 _OK: Final = {"status": "ok"}
 
@@ -89,9 +91,9 @@ class Routes:
     async def flow(self, request: web.Request) -> web.Response:
         """Increments: of the last seconds, or since a tick."""
         mirror = self._mirror()
-        since = request.query.get("since")
+        since, window_s = request.query.get("since"), _seconds(request, self._flow_window_s)
         if since is None:
-            added = mirror.within(int(_seconds(request, self._flow_window_s) * 1e6))
+            added = mirror.within(int(window_s * 1e6))
         else:
             try:
                 added = mirror.since(*parse_tick_id(since))
@@ -127,8 +129,10 @@ class Routes:
     async def external(self, request: web.Request) -> web.Response:
         """Who outside the cluster is talked with."""
         mirror = self._mirror()
-        most = int(_number(request, "limit", 1, destinations.MOST_DESTINATIONS) or _DESTINATIONS)
-        return _json(request, destinations.external(mirror, await self._all_peers(mirror), most))
+        most = _number(request, "limit", 1, destinations.MOST_DESTINATIONS) or _DESTINATIONS
+        if most != int(most):
+            raise web.HTTPBadRequest(text=f"limit={most:g} is no whole number")
+        return _json(request, destinations.external(mirror, await self._all_peers(mirror), int(most)))
 
     async def map(self, request: web.Request) -> web.Response:
         """Who sends how much to whom."""
@@ -163,7 +167,7 @@ class Routes:
             try:
                 resume = parse_tick_id(text.replace(":", "-", 1))
             except TrafficError:
-                return problem(400, "Bad Request", f"resume={text!r} is not of the form <epoch>:<seq>")
+                return problem(400, "Bad Request", f"resume={text[:40]!r} is not of the form <epoch>:<seq>")
         socket = new_socket()
         if request.query.get("v", "1") != str(live_message.PROTOCOL):
             # A browser shows its page nothing of a refused handshake, but close codes it does.
@@ -237,10 +241,8 @@ def _number(request: web.Request, name: str, least: float, most: float) -> float
     text = request.query.get(name)
     if text is None:
         return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
+    # Not all that Python takes for a number: 1_0, or digits of other scripts.
+    number = float(text) if _NUMBER.fullmatch(text) else -1.0
     if not least <= number <= most:
         raise web.HTTPBadRequest(text=f"{name}={text!r} is not a number from {least:g} to {most:g}")
     return number
@@ -257,10 +259,7 @@ def _seconds(request: web.Request, default: float) -> float:
     text = request.query.get("window")
     if text is None:
         return default
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
+    seconds = float(text) if _NUMBER.fullmatch(text) else -1.0
     if not 0 < seconds <= TICKS_KEPT_S:
         raise web.HTTPBadRequest(text=f"window={text!r} is not a number of seconds up to {TICKS_KEPT_S}")
     return seconds

@@ -191,11 +191,17 @@ class Peer:
     """The row's own address, where a source (a capture file) tells several of them apart."""
 
 
+_LONGEST_TICK_ID: Final = 40
+"""Of two numbers of 63 bits, 39."""
+
+
 def parse_tick_id(text: str) -> tuple[int, int]:
     """(epoch, n) of a cursor; raises TrafficError where it is none."""
     epoch, dash, number = text.partition("-")
-    if not (dash and epoch.isascii() and epoch.isdigit() and number.isascii() and number.isdigit()):
-        raise TrafficError(f"{text!r} is no tick id of the form <epoch>-<n>")
+    # Longer ones are no numbers of ours, and with thousands of digits Python refuses to read them.
+    short = len(text) <= _LONGEST_TICK_ID
+    if not (short and dash and epoch.isascii() and epoch.isdigit() and number.isascii() and number.isdigit()):
+        raise TrafficError(f"{text[:_LONGEST_TICK_ID]!r} is no tick id of the form <epoch>-<n>")
     return int(epoch), int(number)
 
 

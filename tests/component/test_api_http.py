@@ -261,3 +261,19 @@ async def test_every_path_is_documented_and_answers_as_documented(api: Served, s
         shapes.assert_holds(path.partition("?")[0], status, answer.json)
     served = {route.path for route in Routes.__new__(Routes).table()}
     assert served - {"/", "/podloxx", "/podloxx/", "/{name:.+}", "/openapi.json"} == shapes.paths
+
+
+@pytest.mark.parametrize("tick", ["9" * 5000 + "-1", "7-" + "9" * 5000])
+async def test_a_tick_with_more_digits_than_python_reads_is_none(api: Served, tick: str) -> None:
+    (await api.ask(f"/traffic/flow?since={tick}")).assert_problem(400, "is no tick id")
+    (await api.ask(f"/traffic/ws?resume={tick.replace('-', ':')}")).assert_problem(400, "is not of the form")
+
+
+@pytest.mark.parametrize("number", ["1_0", "%D9%A1", "%201", "inf", "nan", "0x1", "", "-1", "1.5"])
+async def test_a_number_is_written_in_digits(api: Served, number: str) -> None:
+    (await api.ask(f"/traffic/external?limit={number}")).assert_problem(400, "number")
+
+
+@pytest.mark.parametrize("window", ["1_0", "nan", "121", "0"])
+async def test_a_window_is_looked_at_also_beside_a_tick(api: Served, window: str) -> None:
+    (await api.ask(f"/traffic/flow?since=7-1&window={window}")).assert_problem(400, "is not a number of seconds")

@@ -68,7 +68,7 @@ def _fuzzed(target: str, seconds: int, keeping: bool) -> tuple[int, str]:
     """Executions, and how the input that broke it can be had again."""
     with tempfile.TemporaryDirectory(prefix="podloxx-fuzz-") as name:
         folder = Path(name)
-        grown, minimal = folder / "grown", folder / "minimal"
+        grown = folder / "grown"
         _unpacked(grown, kept(target))
         limits = [f"-max_len={_LONGEST_BYTES}", "-timeout=20", "-rss_limit_mb=2048", f"-artifact_prefix={folder}/"]
         said = _libfuzzer(target, [*limits, f"-max_total_time={seconds}", "-print_final_stats=1", str(grown)])
@@ -78,11 +78,10 @@ def _fuzzed(target: str, seconds: int, keeping: bool) -> tuple[int, str]:
             words = base64.b64encode(broken[0].read_bytes()).decode()
             return executions, f"{said[-6000:]}\n{target} breaks on (base64): {words}"
         if keeping:
-            minimal.mkdir()
-            _libfuzzer(target, [*limits, "-merge=1", str(minimal), str(grown)])
-            small = [path.read_bytes() for path in minimal.iterdir()]
-            small = sorted((one for one in small if len(one) <= _MOST_KEPT_BYTES), key=len)[:_MOST_KEPT]
-            keep(target, [*small, *kept(target)] if len(small) < _MOST_KEPT else small)
+            # libFuzzer keeps what reached something new, and the smaller of two that reach the same.
+            grown_to = sorted((path.read_bytes() for path in grown.iterdir()), key=len)
+            small = [one for one in grown_to if len(one) <= _MOST_KEPT_BYTES]
+            keep(target, [*kept(target), *small[:: max(1, len(small) // _MOST_KEPT)]])
         return executions, ""
 
 

@@ -17,8 +17,16 @@ from tests.support.redis_server import RedisServer
 from tests.support.served import serving
 from tests.support.shard import Shard, change, peer, pod, report, talked
 
-_CHECKS: Final = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-"""A WebSocket's handshake without one is an error that the page does not list, and so left out of the paths."""
+_CONFIG: Final = Path(__file__).with_name("schemathesis.toml")
+_CHECKS: Final = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "positive_data_acceptance",
+    "unsupported_method",
+)
 
 
 async def filled(redis: aredis.Redis) -> Shard:
@@ -49,8 +57,16 @@ async def _fuzzed(server: RedisServer, seconds: int, folder: str) -> tuple[int, 
     await filled(redis)
     async with serving(server) as api:
         await api.ready()
-        argv = [str(Path(sys.executable).parent / "st"), "--no-color", "run", api.url("/openapi.json")]
-        argv += [f"--max-time={seconds}", f"--checks={_CHECKS}", "--exclude-path=/traffic/ws", "--continue-on-failure"]
+        argv = [
+            str(Path(sys.executable).parent / "st"),
+            "--no-color",
+            f"--config-file={_CONFIG}",
+            "run",
+            api.url("/openapi.json"),
+        ]
+        argv += [f"--max-time={seconds}", f"--checks={','.join(_CHECKS)}"]
+        # A handshake without a WebSocket is an error that the page does not list.
+        argv += ["--exclude-path=/traffic/ws", "--continue-on-failure"]
         argv += ["--warnings=off", "--max-examples=1000000", "--workers=1"]
         # It remembers what it did in the folder where it runs.
         done = await asyncio.to_thread(subprocess.run, argv, cwd=folder, capture_output=True, text=True, check=False)

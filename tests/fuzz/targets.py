@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -22,21 +23,25 @@ from services.aggregator.directory.ingress import Ingress
 from services.aggregator.directory.ranges import UserRanges
 from services.aggregator.plausible import implausible
 from services.aggregator.totals import Totals
+from services.api import metrics, nodes, views
+from services.api.mirror import Mirror
 from services.capture import pcap_file
 from services.capture.flow_table import FlowTable
 from services.capture.frames import LinkType, parse
 from services.capture.raw_flow import Direction
-from services.flows import wire
+from services.flows import traffic, wire
 from services.flows.delta import Kind, Malformed
 from services.flows.live_request import MessageError, Said, said
 from services.launcher import cli, cluster_options, deploy, manifests
 from services.launcher.context import Context
 from services.runtime.errors import UsageError
 from services.runtime.settings import PREFIX, SERVICES, load
+from tests.support.clocks import HandClock
 from tests.support.worlds import directory
 
 _LINKS: Final = tuple(LinkType)
 _CLOSE_REASON_BYTES: Final = 123
+_METRIC: Final = re.compile(r"# .*|[a-z0-9_]+(\{.*\})? (-?[0-9.e+-]+|inf)", re.DOTALL)
 _NOW_US: Final = 1_700_000_000_000_000
 
 
@@ -79,6 +84,14 @@ def wire_batch(data: bytes) -> None:
     for one in parts:
         msgpack.packb([one.totals, one.peers], use_bin_type=False)
     msgpack.packb(last, use_bin_type=False)
+    # What the API makes of it.
+    rows = [traffic.decode_row(number, stored) for number, stored in totals.rows.stored()]
+    mirror = Mirror.of(HandClock(), traffic.decode_session(traffic.encode_session(session)), rows, _NOW_US)
+    for answer in (views.overview(mirror, ""), views.total(mirror, {}), nodes.nodes(mirror, {})):
+        orjson.dumps(answer)
+    for accept in ("", "application/openmetrics-text"):
+        text, _ = metrics.exposition(mirror, clients=0, ready=True, accept=accept)
+        assert all(_METRIC.fullmatch(line) for line in text[:-1].split("\n")), text
 
 
 def pcap(data: bytes) -> None:
