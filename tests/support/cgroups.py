@@ -35,6 +35,11 @@ def entrance(name: str) -> Path:
     return known.get("pids", next(iter(known.values()))) / name / "cgroup.procs"
 
 
+def folders(name: str) -> list[Path]:
+    """The folders of a group, one per hierarchy."""
+    return [hierarchy / name for hierarchy in _hierarchies() if (hierarchy / name).is_dir()]
+
+
 def processes(name: str) -> set[int]:
     """The processes of a group and of all groups inside it."""
     found: set[int] = set()
