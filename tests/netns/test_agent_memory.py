@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import redis
@@ -62,7 +62,7 @@ def test_an_agent_at_its_bounds_stays_inside_its_limit(group: Path, folder: Path
     subprocess.run(["cc", "-O2", "-o", str(flood), str(ROOT / "tests/bench/flood.c")], check=True)
     server = RedisServer(folder)
     server.start()
-    store = redis.Redis(unix_socket_path=str(server.socket))
+    store: Any = redis.Redis(unix_socket_path=str(server.socket))
     stream = keys.Keys(0).flows
     inside = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(group)]
     options = ["--redis-url", server.url, "--node", "node", "--interface", INTERFACE, "--log-format", "json"]
