@@ -49,7 +49,7 @@ async def test_it_tells_of_its_work_and_of_its_store(
     found = await read(port)
     assert (found["podloxx_aggregator_agents"], found["podloxx_aggregator_pod_rows"]) == (1, 1)
     assert found["podloxx_aggregator_commit_duration_seconds_count"] >= 2
-    assert 0 < found["podloxx_aggregator_commit_duration_seconds_sum"] < found["process_cpu_seconds_total"] + 60
+    assert found["podloxx_aggregator_commit_duration_seconds_sum"] > 0
     assert found["podloxx_aggregator_store_up"] == 1
     redis_server.stop()
     await until(lambda: has(port, "store_up", 0), "it tells that Redis is gone")

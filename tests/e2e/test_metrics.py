@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -134,30 +133,3 @@ def test_the_page_explains_every_metric_and_no_other(scrapes: Scrapes) -> None:
     assert explained == set(known)
     # A miniature cluster has no losses; all else has values.
     assert {name for name, has in known.items() if not has} <= {name for name in known if "_lost_" in name}
-
-
-def test_the_board_can_be_imported() -> None:
-    board = json.loads((DOCS / "prometheus/board.json").read_text())
-    panels = board["panels"]
-    assert len({one["id"] for one in panels}) == len(panels)
-    assert all(one["datasource"]["uid"] == "${datasource}" for one in panels)
-    cells = [
-        (column, row)
-        for one in panels
-        for place in [one["gridPos"]]
-        for column in range(place["x"], place["x"] + place["w"])
-        for row in range(place["y"], place["y"] + place["h"])
-    ]
-    assert len(cells) == len(set(cells)), "panels lie on each other"
-    assert max(column for column, _ in cells) < 24
-
-
-def test_alerts_say_what_is_wrong_and_how_bad() -> None:
-    [group] = yaml.safe_load((DOCS / "prometheus/alerts.yaml").read_text())["groups"]
-    names = [rule["alert"] for rule in group["rules"]]
-    assert len(set(names)) == len(names)
-    for rule in group["rules"]:
-        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
-        assert rule["labels"]["severity"] in {"warning", "critical"}
-        assert rule["annotations"]["summary"].endswith((".", ")."))
-        assert re.fullmatch(r"[0-9]+[smh]", rule.get("for", "1m"))
