@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +13,7 @@ from services.launcher import lease, teardown
 from services.launcher.manifests import (
     MANAGED_LABEL,
     MANAGER,
+    SESSION_LABEL,
     Chosen,
     Object,
     checking_pod,
@@ -21,9 +24,12 @@ from services.launcher.progress import Progress, settled
 from services.launcher.refusal import asking
 from services.launcher.teardown import Found
 from services.runtime.errors import UsageError
-from services.runtime.kubernetes_api import ApiError, KubernetesApi
+from services.runtime.kubernetes_api import ApiError, BrokenAnswer, KubernetesApi
 
 _APPLY: Final = "application/apply-patch+yaml"
+_UNSURE_S: Final = 30.0
+"""An API server that restarts is back by then."""
+_AGAIN_S: Final = 0.5
 
 
 async def claim(api: KubernetesApi, chosen: Chosen, progress: Progress) -> Found:
@@ -35,8 +41,42 @@ async def claim(api: KubernetesApi, chosen: Chosen, progress: Progress) -> Found
     with asking(f"the namespace {chosen.namespace} could not be created", api.server):
         await _make_room(api, chosen, progress)
         progress.check()
-        made = await api.send("POST", "/api/v1/namespaces", {"fieldManager": MANAGER}, namespace)
+        made = await _created(api, chosen, namespace)
     return Found(chosen.namespace, made["metadata"]["uid"], chosen.session)
+
+
+async def _created(api: KubernetesApi, chosen: Chosen, namespace: Object) -> Object:
+    """The namespace, made by us; raises UsageError where somebody else was faster."""
+    try:
+        return await api.send("POST", "/api/v1/namespaces", {"fieldManager": MANAGER}, namespace)
+    except ApiError as error:
+        if error.status == 409:
+            raise UsageError(
+                f"somebody else has made the namespace {chosen.namespace} a moment ago: nothing was changed; start again to see "
+                "who, or choose another one with --namespace"
+            ) from error
+        raise
+    except (BrokenAnswer, OSError, TimeoutError):
+        # It may be there without our having heard of it, and then nobody would remove it.
+        if (made := await _made_after_all(api, chosen)) is not None:
+            return made
+        raise
+
+
+async def _made_after_all(api: KubernetesApi, chosen: Chosen) -> Object | None:
+    """The namespace, if it is there with our session's label; waits for an API server that is away for a moment."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_UNSURE_S):
+            while True:
+                try:
+                    one = await api.get(f"/api/v1/namespaces/{chosen.namespace}")
+                except ApiError:
+                    return None
+                except (BrokenAnswer, OSError):
+                    await asyncio.sleep(_AGAIN_S)
+                    continue
+                return one if one["metadata"].get("labels", {}).get(SESSION_LABEL) == chosen.session else None
+    return None
 
 
 async def _make_room(api: KubernetesApi, chosen: Chosen, progress: Progress) -> None:
@@ -64,26 +104,16 @@ async def _make_room(api: KubernetesApi, chosen: Chosen, progress: Progress) -> 
 
 async def _refuse_living(api: KubernetesApi, chosen: Chosen, elsewhere: str) -> None:
     silent = await lease.silent_s(api, chosen.namespace)
-    if silent is None and await _has_lease(api, chosen.namespace):
+    if silent is None:
         raise UsageError(
             f"podloxx is installed in the namespace {chosen.namespace} to stay: `podloxx-launch open` shows it, "
             f"`podloxx-launch clean --namespace {chosen.namespace}` removes it; or {elsewhere}"
         )
-    if silent is not None and silent < lease.STALE_S:
-        who = await lease.held_by(api, chosen.namespace)
+    if silent < lease.STALE_S:
+        who = await lease.held_by(api, chosen.namespace) or "somebody who is just starting it"
         raise UsageError(
             f"the session of {who} runs in the namespace {chosen.namespace}: `podloxx-launch open` shows it; or {elsewhere}"
         )
-
-
-async def _has_lease(api: KubernetesApi, namespace: str) -> bool:
-    try:
-        await api.get(lease.path(namespace))
-    except ApiError as error:
-        if error.status == 404:
-            return False
-        raise
-    return True
 
 
 async def _refuse_strangers(api: KubernetesApi, chosen: Chosen) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from services.launcher.manifests import LEASE, MANAGER
+from services.launcher.manifests import LEASE, MANAGED_LABEL, MANAGER
 from services.runtime.errors import PodloxxError
 from services.runtime.kubernetes_api import ApiError, BrokenAnswer, KubernetesApi
 
@@ -85,19 +85,25 @@ def _told(failing: bool, on_problem: Callable[[str], None], why: str) -> bool:
 
 
 async def silent_s(api: KubernetesApi, namespace: str) -> float | None:
-    """Seconds since the lease was written, by the API server's own clock; None where it needs no renewal or is missing.
+    """Seconds since the lease was written, by the API server's own clock; None where it needs no renewal.
 
-    No launcher's clock plays a part: machines' clocks differ.
+    Where there is none yet, as in the first moments of a session, its namespace's age counts. No launcher's clock plays a
+    part: machines' clocks differ.
     """
     try:
         found = await api.get(path(namespace))
     except ApiError as error:
-        if error.status == 404:
+        if error.status != 404:
+            raise
+        found = await api.get(f"/api/v1/namespaces/{namespace}")
+        if found["metadata"].get("labels", {}).get(MANAGED_LABEL) != MANAGER:
+            # Whoever applied the manifests by hand renews nothing.
             return None
-        raise
-    if "leaseDurationSeconds" not in (found.get("spec") or {}):
-        return None
-    times = [_moment(entry["time"]) for entry in found["metadata"].get("managedFields", []) if "time" in entry]
+        times = []
+    else:
+        if "leaseDurationSeconds" not in (found.get("spec") or {}):
+            return None
+        times = [_moment(entry["time"]) for entry in found["metadata"].get("managedFields", []) if "time" in entry]
     times.append(_moment(found["metadata"]["creationTimestamp"]))
     return (await api.server_time() - max(times)).total_seconds()
 

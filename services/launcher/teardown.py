@@ -84,7 +84,7 @@ async def remove(api: KubernetesApi, one: Found, say: Say, gives_up: asyncio.Eve
         if not left:
             return
         why = ", ".join(left)
-        say(f"removing: {len(left)} objects left: {why}")
+        say(f"removing, {len(left)} left: {why}")
         await asyncio.sleep(_POLL_S)
     if gives_up and gives_up.is_set():
         raise LeftoverError(f"not waited for: {why or 'nothing was removed yet'}. {by_hand(one)}")
@@ -156,7 +156,7 @@ async def clean(api: KubernetesApi, namespace: str, *, everything: bool, say: Sa
                 )
                 continue
             if silent < lease.STALE_S:
-                who = await lease.held_by(api, one.namespace)
+                who = await lease.held_by(api, one.namespace) or "it is just starting"
                 say(
                     f"kept: namespace {one.namespace}, whose launcher lives ({who}; --namespace {one.namespace} removes it)"
                 )

@@ -6,8 +6,10 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 
 from services.launcher import deploy, lease, progress, status, teardown
 from services.launcher.manifests import Chosen, objects
@@ -17,6 +19,7 @@ from services.runtime.errors import LeftoverError, PodloxxError, PrivilegeError,
 from services.runtime.kubernetes_api import KubernetesApi
 from tests.support import kube_objects
 from tests.support.api_server import ApiServer
+from tests.support.connect_proxy import ConnectProxy, proxying
 from tests.support.kube_cleanup import remove_cluster_objects, remove_namespace
 from tests.support.kube_client import KubeClient, Object
 from tests.support.kube_controllers import Controllers, controlling, waiting
@@ -127,6 +130,40 @@ async def test_the_status_of_a_session_is_what_kubernetes_knows(
     }
 
 
+class Asking(Progress):
+    """Tells when the namespace is about to be created."""
+
+    def check(self) -> None:
+        self.say("now")
+
+
+async def test_a_namespace_whose_making_was_not_heard_of_is_ours_all_the_same(
+    api_server: ApiServer, admin: KubeClient, chosen: Chosen, tmp_path: Path
+) -> None:
+    config = yaml.safe_load(api_server.kubeconfig().read_text())
+    async with proxying(ConnectProxy({f"127.0.0.1:{api_server.port}": api_server.port})) as between:
+        config["clusters"][0]["cluster"]["proxy-url"] = f"http://127.0.0.1:{between.port}"
+        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+        api = await KubernetesApi.connect(str(tmp_path / "kubeconfig"))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                shown = Asking(lambda _: setattr(between, "holds", True), lambda _: None)
+                claiming = tasks.create_task(deploy.claim(api, chosen, shown))
+                path = f"/api/v1/namespaces/{chosen.namespace}"
+                await until(lambda: chosen.namespace in names_of(admin), "it is there")
+                between.holds = False
+                between.cut()
+                session = await claiming
+            assert session.uid == admin.get(path)["metadata"]["uid"]
+        finally:
+            await api.close()
+
+
+def names_of(admin: KubeClient) -> set[str]:
+    """The namespaces that are there."""
+    return {one["metadata"]["name"] for one in admin.get("/api/v1/namespaces")["items"]}
+
+
 async def test_two_sessions_stand_side_by_side(
     api: KubernetesApi, admin: KubeClient, chosen: Chosen, controllers: Controllers, shown: Progress
 ) -> None:
@@ -229,6 +266,25 @@ async def test_clean_removes_what_a_launcher_left_that_died_early(
     assert len(await teardown.leftovers(api, session)) == 2
     await teardown.clean(api, "", everything=False, say=told.append)
     assert everything(admin) == before
+
+
+async def test_a_session_without_a_lease_yet_lives_for_a_while(
+    api: KubernetesApi,
+    chosen: Chosen,
+    controllers: Controllers,
+    shown: Progress,
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await deploy.claim(api, chosen, shown)
+    with pytest.raises(UsageError, match="the session of somebody who is just starting it runs in the namespace"):
+        await deploy.claim(api, replace(chosen, session="0ther"), shown)
+    await teardown.clean(api, "", everything=False, say=told.append)
+    assert told[-1] == "nothing to remove"
+    monkeypatch.setattr(lease, "STALE_S", -1.0)
+    await teardown.clean(api, "", everything=False, say=told.append)
+    assert told[-1] == "1 sessions removed, 0 objects of theirs left"
+    assert controllers.seen == [chosen.namespace]
 
 
 async def test_what_does_not_go_is_named_with_the_reason_and_the_way_by_hand(

@@ -16,7 +16,7 @@ from tests.support import kube_objects
 from tests.support.api_server import ApiServer
 from tests.support.kube_cleanup import remove_cluster_objects, remove_namespace
 from tests.support.kube_client import KubeClient, Object
-from tests.support.kube_controllers import Controllers, controlling, waiting
+from tests.support.kube_controllers import Controllers, controlling, ready, waiting
 from tests.support.launched import PROGRAM, ROOT
 from tests.support.wait import wait_until
 
@@ -24,10 +24,13 @@ PENDING: Object = {"phase": "Pending", "conditions": []}
 
 
 @pytest.fixture
-def name(admin: KubeClient) -> Iterator[str]:
+def name(api_server: ApiServer, admin: KubeClient) -> Iterator[str]:
     """A namespace's name of the test's own."""
     one = f"plx-{secrets.token_hex(4)}"
     yield one
+    if not api_server.pids:
+        # The test failed while it had it down; the next one is not to.
+        api_server.start()
     remove_namespace(admin, one)
     remove_cluster_objects(admin)
 
@@ -200,6 +203,74 @@ def test_a_cluster_where_no_node_can_have_an_agent_is_refused(
         code, _, err = ended(process)
     assert code == 1
     assert "no node of the cluster can have an agent: fargate-10-0-1-2 (Fargate). They run no DaemonSets" in err
+    assert everything(admin) == before
+
+
+@pytest.mark.parametrize("phase", ["the aggregator", "the agents"])
+def test_an_api_server_that_goes_away_meanwhile_is_told_and_nothing_is_left(
+    api_server: ApiServer, admin: KubeClient, controllers: Controllers, name: str, phase: str
+) -> None:
+    before = settled(admin)
+    component = {"the namespace": "aggregator", "the aggregator": "aggregator", "one image": "check"}.get(
+        phase, "agent"
+    )
+    fine = controllers.fate
+    controllers.fate = lambda one, node: PENDING if one == component else fine(one, node)
+    with starting(api_server, name) as process:
+        wait_until(lambda: there(admin, PHASES[phase].format(name=name)), phase, timeout_s=30)
+        api_server.stop()
+        assert process.stdout is not None
+        wait_until(lambda: "cannot be asked" in process.stdout.readline(), "it tells", timeout_s=20)  # type: ignore[union-attr]
+        api_server.start()
+        code, out, err = ended(process)
+    assert code == 1
+    assert f"the API server at {api_server.url} cannot be reached" in err
+    assert "Traceback" not in err
+    assert "0 objects left" in out
+    assert settled(admin) == before
+
+
+def settled(admin: KubeClient) -> list[tuple[str, str, str]]:
+    """Everything but what an API server makes anew for itself whenever it starts."""
+    return [one for one in everything(admin) if not one[1].startswith("apiserver-")]
+
+
+def test_of_two_who_start_at_once_in_one_namespace_one_is_refused_and_takes_nothing_away(
+    api_server: ApiServer, admin: KubeClient, controllers: Controllers, name: str
+) -> None:
+    before = everything(admin)
+    controllers.fate = lambda _component, _node: PENDING
+    with starting(api_server, name) as one, starting(api_server, name) as other:
+        wait_until(lambda: (one.poll(), other.poll()) != (None, None), "one is refused", timeout_s=30)
+        winner, loser = (other, one) if one.poll() is not None else (one, other)
+        code, out, err = ended(loser)
+        assert code == 2, err
+        assert "choose another one with --namespace" in err
+        assert "removed from the cluster" not in out
+        wait_until(lambda: there(admin, PHASES["the aggregator"].format(name=name)), "the other goes on", timeout_s=30)
+        winner.send_signal(signal.SIGINT)
+        code, out, err = ended(winner)
+    assert code == 0, err
+    assert "0 objects left" in out
+    assert everything(admin) == before
+
+
+def test_two_users_come_and_go_side_by_side(
+    api_server: ApiServer, admin: KubeClient, controllers: Controllers, name: str
+) -> None:
+    before = everything(admin)
+    controllers.fate = lambda component, node: PENDING if component == "agent" else ready(component, node)
+    with starting(api_server, name) as one, starting(api_server, f"{name}-b") as other:
+        for namespace in (name, f"{name}-b"):
+            wait_until(lambda of=namespace: there(admin, PHASES["the agents"].format(name=of)), namespace, timeout_s=40)
+        one.send_signal(signal.SIGINT)
+        code, out, err = ended(one)
+        assert (code, "0 objects left" in out) == (0, True), err
+        assert there(admin, PHASES["the agents"].format(name=f"{name}-b"))
+        assert other.poll() is None
+        other.send_signal(signal.SIGINT)
+        code, out, err = ended(other)
+        assert (code, "0 objects left" in out) == (0, True), err
     assert everything(admin) == before
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -20,6 +20,15 @@ class ConnectProxy:
     """The status line with which everything is refused."""
     port: int = 0
     asked: list[str] = field(default_factory=list)
+    holds: bool = False
+    """Answers do not come back."""
+    _ends: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    def cut(self) -> None:
+        """Break all connections."""
+        for one in self._ends:
+            one.transport.abort()
+        self._ends.clear()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -38,18 +47,24 @@ class ConnectProxy:
                 await writer.drain()
                 return
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.names[where])
+            self._ends += [writer, far_writer]
             with contextlib.closing(far_writer):
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 async with asyncio.TaskGroup() as tasks:
-                    both = [tasks.create_task(_copy(*pair)) for pair in ((reader, far_writer), (far_reader, writer))]
+                    both = [
+                        tasks.create_task(_copy(reader, far_writer, lambda: False)),
+                        tasks.create_task(_copy(far_reader, writer, lambda: self.holds)),
+                    ]
                     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                     for one in both:
                         one.cancel()
 
 
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, held: Callable[[], bool]) -> None:
     with contextlib.suppress(OSError):
         while part := await source.read(1 << 16):
+            if held():
+                await asyncio.Event().wait()
             target.write(part)
             await target.drain()
 
