@@ -19,7 +19,7 @@ run: setup dashboard ## show live traffic of a miniature cluster on this machine
 test: setup frontend lint types arch ## set all up and run every check and test
 	@# Services run as users of their own; all of them must be able to leave what was covered.
 	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && chmod 1777 "$$data" && export COVERAGE_FILE="$$data/coverage" && \
-		$(BIN)/coverage run -m pytest --numprocesses $(WORKERS) --dist loadgroup && \
+		$(BIN)/coverage run -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder && \
 		$(BIN)/coverage combine --quiet && \
 		$(BIN)/coverage report --fail-under=95 && \
 		$(BIN)/coverage report --include='services/flows/*' --fail-under=100

@@ -19,6 +19,8 @@ from tests.fuzz.corpora import keep, kept
 from tests.fuzz.targets import TARGETS
 
 ROOT: Final = Path(__file__).parents[2]
+_TABLE: Final = "## The last run\n"
+"""Below it, in docs/fuzzing.md, stand the runs' figures."""
 _LONGEST_BYTES: Final = 4096
 _MOST_KEPT: Final = 400
 """Inputs of a target; replaying them takes a moment."""
@@ -103,8 +105,8 @@ def _cpu_s() -> float:
 
 
 def _write(page: Path, run: Run) -> None:
-    text = page.read_text()
-    page.write_text(re.sub(rf"^\| `{run.target}` \|.*$", run.line, text, flags=re.MULTILINE))
+    above, table = page.read_text().split(_TABLE)
+    page.write_text(above + _TABLE + re.sub(rf"^\| `{run.target}` \|.*$", run.line, table, flags=re.MULTILINE))
 
 
 if __name__ == "__main__":
