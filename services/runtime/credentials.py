@@ -16,6 +16,7 @@ from kubernetes_asyncio.config import ConfigException, load_incluster_config
 from kubernetes_asyncio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
 from services.runtime.errors import PrivilegeError, UsageError
+from services.runtime.exec_plugin import ExecPluginLoader
 
 IN_CLUSTER: Final = "in-cluster"
 """Instead of a kubeconfig's path: the service account of the pod that we run in."""
@@ -70,7 +71,8 @@ class Credentials:
                 load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             else:
                 merged = KubeConfigMerger(str(Path(kubeconfig).expanduser())).config
-                loader = KubeConfigLoader(merged, active_context=context or None)
+                # Without a base, a relative path is the neighbour of the file that it stands in.
+                loader = ExecPluginLoader(merged, active_context=context or None, config_base_path=None)
                 program = _program(merged, context)
                 await _in_time(loader.load_and_set(configuration))
         except (ConfigException, OSError, ValueError, yaml.YAMLError, *_NOT_ITS_FORM) as error:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,7 +22,8 @@ from services.runtime import credentials
 from services.runtime.errors import PrivilegeError
 from services.runtime.kubernetes_api import ApiError, KubernetesApi
 from tests.support.forwarding_api import FakePod, ForwardingApi, listening, served
-from tests.support.launched import PROGRAM, ROOT
+from tests.support.launched import PROGRAM, ROOT, alive
+from tests.support.wait import until
 
 KIND = "client.authentication.k8s.io/v1"
 PLUGIN = """#!{python}
@@ -119,11 +124,142 @@ async def test_a_program_that_fails_later_is_told(folder: Path, monkeypatch: pyt
             await api.get("/version")
 
 
-async def test_one_that_says_nothing_is_not_waited_for_for_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(credentials, "_PROGRAM_S", 0.3)
-    user = {"exec": {"apiVersion": KIND, "command": "sleep", "args": ["30"]}}
+SILENT = """#!/bin/sh
+sleep 60 & echo $! > "$(dirname "$0")/child"
+echo $$ > "$(dirname "$0")/itself"
+wait
+"""
+
+
+def script(folder: Path, text: str) -> Path:
+    path = folder / "script"
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def started(folder: Path) -> list[int]:
+    """The processes of `SILENT`, once both are there."""
+    paths = [folder / "child", folder / "itself"]
+    return [int(path.read_text()) for path in paths if path.exists() and path.read_text().strip()]
+
+
+async def test_one_that_says_nothing_is_ended_and_what_it_started_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "_PROGRAM_S", 2.0)
+    user = {"exec": {"apiVersion": KIND, "command": str(script(folder, SILENT))}}
     async with listening(ForwardingApi(), folder, user=user) as kubeconfig:
-        with pytest.raises(PrivilegeError, match="the program sleep did not give them within 0 s"):
+        with pytest.raises(PrivilegeError, match=r"the program .*script did not give them within 2 s"):
+            await KubernetesApi.connect(str(kubeconfig))
+    assert len(started(folder)) == 2
+    await until(lambda: not any(map(alive, started(folder))), "both have ended")
+
+
+async def test_one_that_is_no_longer_waited_for_is_ended(folder: Path) -> None:
+    user = {"exec": {"apiVersion": KIND, "command": str(script(folder, SILENT))}}
+    async with listening(ForwardingApi(), folder, user=user) as kubeconfig, asyncio.TaskGroup() as tasks:
+        connecting = tasks.create_task(KubernetesApi.connect(str(kubeconfig)))
+        await until(lambda: len(started(folder)) == 2, "it runs")
+        connecting.cancel()
+    await until(lambda: not any(map(alive, started(folder))), "both have ended")
+
+
+async def test_one_that_complains_at_length_is_heard(folder: Path) -> None:
+    text = f"#!{sys.executable}\nimport sys\nsys.stderr.write('no ' * 400_000 + 'session')\nsys.exit(1)\n"
+    user = {"exec": {"apiVersion": KIND, "command": str(script(folder, text))}}
+    async with listening(ForwardingApi(), folder, user=user) as kubeconfig:
+        with pytest.raises(PrivilegeError, match=r"failed: process returned 1\. .*no session$") as raised:
+            await KubernetesApi.connect(str(kubeconfig))
+    assert len(str(raised.value)) < 3000
+
+
+async def test_what_one_says_on_a_terminal_is_seen_there_at_once(folder: Path) -> None:
+    text = f"#!/bin/sh\necho enter the code 1234 >&2\nwhile [ ! -e {folder}/entered ]; do sleep 0.05; done\nexit 1\n"
+    user = {"exec": {"apiVersion": KIND, "command": str(script(folder, text))}}
+    terminal, ours = os.openpty()
+    try:
+        async with listening(ForwardingApi(), folder, user=user) as kubeconfig:
+            argv = [str(PROGRAM), "start", f"--kubeconfig={kubeconfig}", "--no-browser", "--port=0"]
+            process = await asyncio.create_subprocess_exec(*argv, stdout=subprocess.DEVNULL, stderr=ours, cwd=ROOT)
+            try:
+                os.set_blocking(terminal, False)
+                said = b""
+
+                def seen() -> bool:
+                    nonlocal said
+                    with contextlib.suppress(BlockingIOError):
+                        said += os.read(terminal, 4096)
+                    return b"enter the code 1234" in said
+
+                await until(seen, "it says where to log in", 30)
+                (folder / "entered").touch()
+                assert await asyncio.wait_for(process.wait(), 30) == 3
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+    finally:
+        os.close(terminal)
+        os.close(ours)
+
+
+async def test_paths_are_those_beside_the_kubeconfig(folder: Path) -> None:
+    (folder / "bin").mkdir()
+    user = plugin(folder / "bin")
+    user["exec"]["command"] = "bin/plugin"
+    name = "lab.plx.invalid"
+    async with listening(ForwardingApi(), folder, name, user=user) as kubeconfig:
+        told = json.loads(kubeconfig.read_text())
+        cluster = told["clusters"][0]["cluster"]
+        cluster["certificate-authority"] = os.path.relpath(cluster["certificate-authority"], folder)
+        kubeconfig.write_text(json.dumps(told))
+        one = await credentials.Credentials.of(str(kubeconfig), "")
+        assert await one.headers() == {"authorization": "Bearer token-0"}
+        assert Path(str(one.configuration.ssl_ca_cert)).samefile(folder / cluster["certificate-authority"])
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_one_that_wants_to_know_the_cluster_is_told(folder: Path, asks: bool) -> None:
+    text = '#!/bin/sh\nprintf %s "$KUBERNETES_EXEC_INFO $WHERE" > "$(dirname "$0")/told"\nexit 1\n'
+    more = {"provideClusterInfo": True} if asks else {}
+    user = {
+        "exec": {
+            "apiVersion": KIND,
+            "command": str(script(folder, text)),
+            "env": [{"name": "WHERE", "value": "here"}],
+            **more,
+        }
+    }
+    async with listening(ForwardingApi(), folder, "lab.plx.invalid", user=user) as kubeconfig:
+        with pytest.raises(PrivilegeError):
+            await KubernetesApi.connect(str(kubeconfig))
+        authority = json.loads(kubeconfig.read_text())["clusters"][0]["cluster"]["certificate-authority"]
+    told, _, where = (folder / "told").read_text().rpartition(" ")
+    cluster = {
+        "server": "https://lab.plx.invalid:6443",
+        "certificate-authority-data": base64.standard_b64encode(Path(authority).read_bytes()).decode(),
+    }
+    expected = {"interactive": False, **({"cluster": cluster} if asks else {})}
+    assert (json.loads(told), where) == ({"apiVersion": KIND, "kind": "ExecCredential", "spec": expected}, "here")
+
+
+async def test_a_certificate_instead_of_a_token(folder: Path) -> None:
+    text = """#!/bin/sh
+printf '{"apiVersion": "%s", "kind": "ExecCredential", "status": {"clientCertificateData": "one", "clientKeyData": "two"}}' KIND
+"""
+    user = {"exec": {"apiVersion": KIND, "command": str(script(folder, text.replace("KIND", KIND)))}}
+    async with listening(ForwardingApi(), folder, "lab.plx.invalid", user=user) as kubeconfig:
+        one = await credentials.Credentials.of(str(kubeconfig), "")
+    assert Path(str(one.configuration.cert_file)).read_text() == "one"
+    assert Path(str(one.configuration.key_file)).read_text() == "two"
+
+
+async def test_one_that_would_ask_where_nobody_can_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    user = {"exec": {"apiVersion": KIND, "command": "true", "interactiveMode": "Always"}}
+    async with listening(ForwardingApi(), folder, user=user) as kubeconfig:
+        with pytest.raises(PrivilegeError, match="it wants to ask somebody, and standard input is no terminal"):
             await KubernetesApi.connect(str(kubeconfig))
 
 

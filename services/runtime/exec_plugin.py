@@ -1,0 +1,140 @@
+"""The program that a kubeconfig names for its user's credentials (`exec`), run as kubectl runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from kubernetes_asyncio.config import ConfigException
+from kubernetes_asyncio.config.dateutil import parse_rfc3339
+from kubernetes_asyncio.config.kube_config import KubeConfigLoader
+
+_BEFORE_THE_END: Final = timedelta(minutes=5)
+"""How long before they expire credentials are asked for anew."""
+_SAID_CHARS: Final = 2000
+"""What is kept of a program's complaints, from the end."""
+_CLUSTER: Final = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
+_EXTENSION: Final = "client.authentication.k8s.io/exec"
+
+
+class ExecPluginLoader(KubeConfigLoader):
+    """The package's loader, which by itself leaves a program running that nobody waits for, and hides what it says."""
+
+    exec_plugin_expiry: datetime
+
+    async def load_from_exec_plugin(self) -> bool:
+        """Ask the program, unless what it said is good for some minutes more; True.
+
+        Raises ConfigException where its answer is none, OSError where it cannot be run. When cancelled it is ended.
+        """
+        assert self._user is not None
+        if hasattr(self, "exec_plugin_expiry") and datetime.now(UTC) < self.exec_plugin_expiry - _BEFORE_THE_END:
+            return True
+        status = await self._answer(self._user["exec"].value)
+        if "token" in status:
+            self.token = f"Bearer {status['token']}"
+        if "clientCertificateData" in status:
+            for ours, theirs in (("client-certificate", "clientCertificateData"), ("client-key", "clientKeyData")):
+                pem = str(status[theirs]).encode()
+                self._user.value[f"{ours}-data"] = base64.standard_b64encode(pem).decode()
+            # The package reads a certificate just once.
+            for once in ("cert_file", "key_file"):
+                self.__dict__.pop(once, None)
+        elif "token" not in status:
+            raise ConfigException("exec: malformed response. neither a token nor a certificate is in it")
+        if "expirationTimestamp" in status:
+            self.exec_plugin_expiry = parse_rfc3339(status["expirationTimestamp"])
+        return True
+
+    async def _answer(self, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The status of the program's ExecCredential."""
+        for key in ("command", "apiVersion"):
+            if key not in spec:
+                raise ConfigException(f"exec: malformed request. missing key '{key}'")
+        version, mode = spec["apiVersion"], spec.get("interactiveMode") or "IfAvailable"
+        interactive = mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
+        if mode == "Always" and not interactive:
+            raise ConfigException("exec: it wants to ask somebody, and standard input is no terminal")
+        told: dict[str, Any] = {"interactive": interactive}
+        if spec.get("provideClusterInfo"):
+            told["cluster"] = self._cluster_info()
+        environ = {str(one["name"]): str(one["value"]) for one in spec.get("env") or ()}
+        environ["KUBERNETES_EXEC_INFO"] = json.dumps({"apiVersion": version, "kind": "ExecCredential", "spec": told})
+        argv = [self._program(str(spec["command"])), *map(str, spec.get("args") or ())]
+        code, out, said = await _ran(argv, environ, interactive=interactive)
+        if code != 0:
+            raise ConfigException(f"exec: process returned {code}." + (f" {said}" if said else ""))
+        try:
+            answer = json.loads(out)
+        except ValueError as error:
+            raise ConfigException(f"exec: failed to decode process output: {error}") from error
+        for key in ("apiVersion", "kind", "status"):
+            if not isinstance(answer, dict) or key not in answer:
+                raise ConfigException(f"exec: malformed response. missing key '{key}'")
+        if answer["apiVersion"] != version:
+            raise ConfigException(f"exec: plugin api version {answer['apiVersion']} does not match {version}")
+        status: Mapping[str, Any] = answer["status"]
+        return status
+
+    def _program(self, command: str) -> str:
+        """A name is looked up in the PATH; a path is the kubeconfig's neighbour's."""
+        assert self._user is not None
+        inside = Path(command).name != command
+        return str(Path(self._user.path or "").absolute().parent / command) if inside else command
+
+    def _cluster_info(self) -> dict[str, Any]:
+        node: Any = self._cluster
+        cluster = node.value
+        info = {key: cluster[key] for key in _CLUSTER if key in cluster}
+        if "certificate-authority" in cluster and "certificate-authority-data" not in cluster:
+            path = Path(node.path or "").absolute().parent / cluster["certificate-authority"]
+            info["certificate-authority-data"] = base64.standard_b64encode(path.read_bytes()).decode()
+        for one in cluster.get("extensions") or ():
+            if one.get("name") == _EXTENSION:
+                info["config"] = one.get("extension")
+        return info
+
+
+async def _ran(argv: list[str], environ: Mapping[str, str], *, interactive: bool) -> tuple[int, bytes, str]:
+    """Exit code, output, and the end of its complaints, which a terminal shows by itself: then they are empty.
+
+    Its output goes to files: a pipe would have to be drained, and would outlive a program that is ended.
+    """
+    shown = sys.stderr is not None and sys.stderr.isatty()
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as said:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            env={**os.environ, **environ},  # noqa: TID251
+            stdin=None if interactive else asyncio.subprocess.DEVNULL,
+            stdout=out,
+            stderr=None if shown else said,
+            # Who asks somebody keeps the terminal; of any other all ends that it started.
+            start_new_session=not interactive,
+        )
+        try:
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                _kill(process, group=not interactive)
+                await process.wait()
+        out.seek(0)
+        said.seek(max(said.seek(0, os.SEEK_END) - _SAID_CHARS, 0))
+        return code, out.read(), said.read().decode(errors="replace").strip()
+
+
+def _kill(process: asyncio.subprocess.Process, *, group: bool) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        if group and sys.platform != "win32":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
