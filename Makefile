@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 FUZZ_VENV := .venv-fuzz
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help run test setup lint types arch unit contract component cluster cluster-up cluster-down netns e2e browser torture bench bench-docs bench-dashboard fuzz dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
+.PHONY: help run test coverage setup lint types arch unit contract component cluster cluster-up cluster-down netns e2e browser torture bench bench-docs bench-dashboard fuzz dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,12 +17,17 @@ run: setup dashboard ## show live traffic of a miniature cluster on this machine
 	$(BIN)/podloxx-launch demo
 
 test: setup frontend lint types arch ## set all up and run every check and test
+	$(PYTEST) $(SIDE_BY_SIDE)
+
+coverage: setup frontend ## the tests again, twice as slow, and how much of the code they run
 	@# Services run as users of their own; all of them must be able to leave what was covered.
 	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && chmod 1777 "$$data" && export COVERAGE_FILE="$$data/coverage" && \
-		$(BIN)/coverage run -m pytest --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder && \
+		$(BIN)/coverage run -m pytest $(SIDE_BY_SIDE) && \
 		$(BIN)/coverage combine --quiet && \
 		$(BIN)/coverage report --fail-under=95 && \
 		$(BIN)/coverage report --include='services/flows/*' --fail-under=100
+
+SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # Most tests wait more than they work.
 WORKERS ?= 2
