@@ -190,13 +190,16 @@ class KubernetesApi:
                 async with self._http.request(
                     method, url, params=query, headers=headers, data=data, timeout=timeout, **self._way
                 ) as response:
-                    if response.status == 401 and again and self._credentials.refused():
-                        again = False
-                        continue
-                    if response.status >= 300:
-                        raise await _refusal(response)
-                    yield response
-                    return
+                    try:
+                        if response.status == 401 and again and self._credentials.refused():
+                            again = False
+                            continue
+                        if response.status >= 300:
+                            raise await _refusal(response)
+                        yield response
+                        return
+                    finally:
+                        _let_go(response)
 
     @property
     def _way(self) -> dict[str, Any]:
@@ -219,6 +222,15 @@ class KubernetesApi:
             if isinstance(error, OSError):
                 raise
             raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _let_go(response: aiohttp.ClientResponse) -> None:
+    """End the connection of an answer that nobody reads to its end.
+
+    Closed in peace, one with TLS would stay until the server says goodbye as well, and for half a minute where it is gone.
+    """
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
 
 
 def decoded(body: bytes | bytearray) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import signal
 import time
@@ -203,6 +205,28 @@ async def test_a_server_that_does_not_answer_delays_the_start_by_no_more_than_wa
                 assert sorted(line(log, "cluster-not-listed")["kinds"]) == KINDS
                 api_server.signal(signal.SIGCONT)
                 await cluster.knows(WEB[0], "web")
+    finally:
+        api_server.signal(signal.SIGCONT)
+
+
+def own_sockets() -> set[str]:
+    found = set()
+    for one in Path("/proc/self/fd").iterdir():
+        # The folder's own is gone by now.
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(one.readlink()))
+    return {one for one in found if one.startswith("socket:")}
+
+
+async def test_no_connection_outlives_the_watch_though_the_server_says_no_goodbye(api_server: ApiServer) -> None:
+    before = own_sockets()
+    try:
+        async with watched(api_server.kubeconfig()) as cluster:
+            assert cluster.name(WEB[0]) == ""
+            await until(lambda: len(own_sockets() - before) >= len(KINDS), "each kind is watched")
+            api_server.signal(signal.SIGSTOP)
+        await asyncio.sleep(0)
+        assert own_sockets() <= before
     finally:
         api_server.signal(signal.SIGCONT)
 
