@@ -20,6 +20,7 @@ from services.runtime.findings import Finding, State, as_json, as_lines, from_js
 from services.runtime.settings import CommonSettings, as_arguments
 
 _CHECK_S: Final = 30.0
+_PIPES_S: Final = 1.0
 _STATES: Final = {"0A": "listening"}
 
 
@@ -44,22 +45,36 @@ async def _capture(settings: Mapping[str, str]) -> list[Finding]:
     # A named store is ours to look at: only we may be able to read its password.
     told = {**settings, "redis_url": CommonSettings().redis_url}
     argv += [sys.executable, "-m", "services.capture", "--check", "--json", *as_arguments(**told)]
+    try:
+        code, out, words = await _said(*argv)
+    except TimeoutError:
+        return [Finding("capture", State.PROBLEM, f"its check took longer than {_CHECK_S:.0f} s", "report this")]
+    try:
+        return from_json(out.decode())
+    except ValueError:
+        last = words.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {code}"]
+        return [Finding("capture", State.PROBLEM, f"its check failed: {last[0]}", "mend that, and run this again")]
+
+
+async def _said(*argv: str) -> tuple[int | None, bytes, bytes]:
+    """Exit code, output and complaints of a program, which is ended when it is not waited for any longer.
+
+    Raises TimeoutError after `_CHECK_S`.
+    """
     process = await asyncio.create_subprocess_exec(
         *argv, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
         async with asyncio.timeout(_CHECK_S):
             out, words = await process.communicate()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        return [Finding("capture", State.PROBLEM, f"its check took longer than {_CHECK_S:.0f} s", "report this")]
-    try:
-        return from_json(out.decode())
-    except ValueError:
-        last = words.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-        return [Finding("capture", State.PROBLEM, f"its check failed: {last[0]}", "mend that, and run this again")]
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            # To the end of both pipes, which closes them, unless somebody else has got them.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.communicate(), _PIPES_S)
+    return process.returncode, out, words
 
 
 def _programs() -> list[Finding]:
@@ -77,8 +92,10 @@ async def _store() -> Finding:
     except PodloxxError as error:
         what, _, mend = str(error).partition(": ")
         return Finding("redis-server", State.PROBLEM, what, mend)
-    process = await asyncio.create_subprocess_exec(program, "--version", stdout=asyncio.subprocess.PIPE)
-    out, _ = await process.communicate()
+    try:
+        _, out, _ = await _said(program, "--version")
+    except TimeoutError:
+        out = b""
     match = re.search(r"v=((\d+)\.(\d+)[\d.]*)", out.decode(errors="replace"))
     if match is None:
         return Finding("redis-server", State.PROBLEM, f"{program} does not say its version", "install Redis anew")

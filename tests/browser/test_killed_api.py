@@ -23,6 +23,7 @@ def started(server: RedisServer, port: int = 0) -> tuple[subprocess.Popen[str], 
     for line in process.stderr:
         if (said := json.loads(line))["event"] == "listening":
             return process, int(said["url"].rpartition(":")[2])
+    ended(process)
     raise AssertionError("it does not listen")
 
 

@@ -67,14 +67,15 @@ def api(redis_server: RedisServer, crowd: Crowd) -> Iterator[Api]:
     del crowd
     port = free_port()
     argv = [sys.executable, "-m", "services.api", f"--port={port}", f"--redis-url={redis_server.url}"]
-    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        next(line for line in process.stderr if "totals-read" in line)
-        yield Api(process.pid, port)
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            next(line for line in process.stderr if "totals-read" in line)
+            yield Api(process.pid, port)
+            process.terminate()
+            process.communicate(timeout=20)
+        finally:
+            process.kill()
 
 
 @pytest.fixture

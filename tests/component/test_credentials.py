@@ -22,7 +22,7 @@ from services.runtime import credentials
 from services.runtime.errors import PrivilegeError
 from services.runtime.kubernetes_api import ApiError, KubernetesApi
 from tests.support.forwarding_api import FakePod, ForwardingApi, listening, served
-from tests.support.launched import PROGRAM, ROOT, alive
+from tests.support.launched import PROGRAM, ROOT, alive, piped
 from tests.support.wait import until
 
 KIND = "client.authentication.k8s.io/v1"
@@ -283,9 +283,8 @@ async def test_what_is_wrong_with_a_program_is_a_sentence(folder: Path, change: 
     user = {"exec": {"apiVersion": KIND, **change}}
     async with listening(ForwardingApi(), folder, user=user) as kubeconfig:
         argv = [str(PROGRAM), "start", f"--kubeconfig={kubeconfig}", "--no-browser", "--port=0"]
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*argv, stdout=pipe, stderr=pipe, cwd=ROOT, env=dict(os.environ))  # noqa: TID251
-        _, err = await asyncio.wait_for(process.communicate(), 30)
+        async with piped(*argv, cwd=ROOT) as process:
+            _, err = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 3
     [line] = err.decode().splitlines()
     assert line.startswith("podloxx: no credentials for the kubeconfig")

@@ -16,7 +16,7 @@ import pytest
 import redis.asyncio as aredis
 
 from tests.support.forwarding_api import FakePod, ForwardingApi, served
-from tests.support.launched import ROOT, port_told
+from tests.support.launched import ROOT, piped, port_told
 from tests.support.shard import Shard, change, pod, talked
 from tests.support.viewer_redis import viewer_redis
 
@@ -63,11 +63,7 @@ async def test_it_shows_a_cluster(packed: Path, folder: Path) -> None:
         fake = ForwardingApi({"redis-a": FakePod(store.port)}, secrets={"viewer.password": word})
         async with served(fake, folder):
             argv = [str(packed), "open", f"--kubeconfig={folder}/kubeconfig", "--port=0", "--no-browser"]
-            pipe = asyncio.subprocess.PIPE
-            process = await asyncio.create_subprocess_exec(
-                *argv, stdout=pipe, stderr=pipe, env=nothing(folder), cwd=folder
-            )
-            try:
+            async with piped(*argv, env=nothing(folder), cwd=folder) as process:
                 port = await port_told(process, 60)
                 url = f"http://127.0.0.1:{port}"
                 async with aiohttp.ClientSession() as client:
@@ -78,7 +74,3 @@ async def test_it_shows_a_cluster(packed: Path, folder: Path) -> None:
                 process.send_signal(signal.SIGINT)
                 async with asyncio.timeout(30):
                     assert await process.wait() == 0
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()

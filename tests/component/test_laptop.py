@@ -19,7 +19,7 @@ import redis.asyncio as aredis
 
 from services.launcher import session as own
 from tests.support.forwarding_api import FakePod, ForwardingApi, served
-from tests.support.launched import ROOT, alive, children_of, port_told, sessions
+from tests.support.launched import ROOT, alive, children_of, piped, port_told, sessions
 from tests.support.shard import Shard, change, pod, talked
 from tests.support.viewer_redis import viewer_redis
 from tests.support.wait import until
@@ -76,16 +76,8 @@ async def opened(folder: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process
         fake = ForwardingApi({"redis-a": FakePod(store.port)}, secrets={"viewer.password": word})
         async with served(fake, folder):
             argv = [sys.executable, "-m", "services.launcher", "open", f"--kubeconfig={folder}/kubeconfig", "--port=0"]
-            pipe = asyncio.subprocess.PIPE
-            process = await asyncio.create_subprocess_exec(
-                *argv, "--no-browser", stdout=pipe, stderr=pipe, env=elsewhere(folder), cwd=folder
-            )
-            try:
+            async with piped(*argv, "--no-browser", env=elsewhere(folder), cwd=folder) as process:
                 yield process, await port_told(process, 30)
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
 
 
 async def test_it_shows_a_cluster_where_nothing_of_linux_is_and_leaves_nothing(folder: Path) -> None:

@@ -16,7 +16,7 @@ import redis.asyncio as aredis
 
 from tests.support.connect_proxy import ConnectProxy, proxying
 from tests.support.forwarding_api import FakePod, ForwardingApi, listening
-from tests.support.launched import PROGRAM, ROOT, port_told
+from tests.support.launched import PROGRAM, ROOT, piped, port_told
 from tests.support.shard import Shard, change, pod, talked
 from tests.support.viewer_redis import viewer_redis
 
@@ -27,16 +27,10 @@ USER = "anna:s3cret"
 @contextlib.asynccontextmanager
 async def opening(kubeconfig: Path, **environ: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """`podloxx-launch open`, on its way."""
-    pipe = asyncio.subprocess.PIPE
     argv = [str(PROGRAM), "open", f"--kubeconfig={kubeconfig}", "--port=0", "--no-browser"]
     around = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(kubeconfig.parent), **environ}
-    process = await asyncio.create_subprocess_exec(*argv, stdout=pipe, stderr=pipe, cwd=ROOT, env=around)
-    try:
+    async with piped(*argv, cwd=ROOT, env=around) as process:
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis.asyncio as aredis
 
-from tests.support.launched import ROOT
+from tests.support.launched import ROOT, piped
 from tests.support.redis_server import RedisServer
 from tests.support.served import Served, serving
 from tests.support.shard import Shard, change, peer, pod, talked
@@ -32,9 +32,8 @@ async def page(redis_server: RedisServer, redis: aredis.Redis) -> AsyncIterator[
 async def ran(*arguments: str) -> tuple[int, str, str]:
     """Exit code and what was said."""
     argv = [sys.executable, "-m", "services.launcher", "top", *arguments]
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*argv, stdout=pipe, stderr=pipe, cwd=ROOT)
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    async with piped(*argv, cwd=ROOT) as process:
+        out, err = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 

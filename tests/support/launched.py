@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,24 @@ def ran(*arguments: str, inside: Namespace | None = None, **options: Any) -> sub
         finally:
             process.kill()
     return subprocess.CompletedProcess(argv, process.returncode, out, said)
+
+
+@contextlib.asynccontextmanager
+async def piped(*argv: str | Path, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Any program with what it says in pipes; it is gone at the end and the pipes are closed, whatever became of it.
+
+    One that is left makes whichever test fail in which the garbage collector finds it.
+    """
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*argv, stdout=pipe, stderr=pipe, **options)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        # To the end of both pipes, which closes them.
+        await process.communicate()
 
 
 def unmeasured() -> dict[str, str]:

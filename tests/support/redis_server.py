@@ -33,7 +33,11 @@ class RedisServer:
         fixed = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no"]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen([program, *fixed, *options], stdout=log, cwd=self._folder)
-        wait_until(self._answers, "redis-server answers")
+        try:
+            wait_until(self._answers, "redis-server answers")
+        except BaseException:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """End it without any chance to say goodbye."""

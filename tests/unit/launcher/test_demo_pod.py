@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -126,7 +128,8 @@ def test_an_unusable_address_is_one_sentence(folder: Path, capsys: pytest.Captur
     assert message.count("\n") == 1
 
 
-def _started(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
+@contextlib.contextmanager
+def _started(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     report = folder / "report"
     with (folder / "plan.json").open("w+b") as plan:
         plan.write(encode(_everything()))
@@ -136,21 +139,21 @@ def _started(folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
             stdin=plan,
             stderr=subprocess.PIPE,
         )
-    wait_until(lambda: report.exists() and report.read_bytes().count(b"\n") >= 1, "the first report")
-    return process, report
+    with process:
+        try:
+            wait_until(lambda: report.exists() and report.read_bytes().count(b"\n") >= 1, "the first report")
+            yield process, report
+        finally:
+            process.kill()
 
 
 def test_ctrl_c_is_the_launchers_and_sigterm_ends_with_a_last_report(folder: Path) -> None:
-    process, report = _started(folder)
-    try:
+    with _started(folder) as (process, report):
         process.send_signal(signal.SIGINT)
         lines = report.read_bytes().count(b"\n")
         wait_until(lambda: report.read_bytes().count(b"\n") > lines, "life after SIGINT")
         process.terminate()
         _, errors = process.communicate(timeout=10)
-    finally:
-        process.kill()
-        process.wait()
     assert (process.returncode, errors) == (0, b"")
     written = [json.loads(line) for line in report.read_bytes().splitlines()]
     assert [line["final"] for line in written] == [False] * (len(written) - 1) + [True]
