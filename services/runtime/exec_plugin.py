@@ -41,18 +41,24 @@ class ExecPluginLoader(KubeConfigLoader):
         if hasattr(self, "exec_plugin_expiry") and datetime.now(UTC) < self.exec_plugin_expiry - _BEFORE_THE_END:
             return True
         status = await self._answer(self._user["exec"].value)
-        if "token" in status:
+        if bool(status.get("clientCertificateData")) != bool(status.get("clientKeyData")):
+            raise ConfigException(
+                "exec: malformed response. a certificate without its key, or a key without its certificate"
+            )
+        if not status.get("token") and not status.get("clientCertificateData"):
+            raise ConfigException("exec: malformed response. neither a token nor a certificate is in it")
+        if status.get("token"):
             self.token = f"Bearer {status['token']}"
-        if "clientCertificateData" in status:
+        if status.get("clientCertificateData"):
             for ours, theirs in (("client-certificate", "clientCertificateData"), ("client-key", "clientKeyData")):
                 pem = str(status[theirs]).encode()
                 self._user.value[f"{ours}-data"] = base64.standard_b64encode(pem).decode()
             # The package reads a certificate just once.
             for once in ("cert_file", "key_file"):
                 self.__dict__.pop(once, None)
-        elif "token" not in status:
-            raise ConfigException("exec: malformed response. neither a token nor a certificate is in it")
-        if "expirationTimestamp" in status:
+        # The end of what it gave before is not that of what it gives now.
+        self.__dict__.pop("exec_plugin_expiry", None)
+        if status.get("expirationTimestamp"):
             self.exec_plugin_expiry = parse_rfc3339(status["expirationTimestamp"])
         return True
 
@@ -83,6 +89,8 @@ class ExecPluginLoader(KubeConfigLoader):
                 raise ConfigException(f"exec: malformed response. missing key '{key}'")
         if answer["apiVersion"] != version:
             raise ConfigException(f"exec: plugin api version {answer['apiVersion']} does not match {version}")
+        if not isinstance(answer["status"], dict):
+            raise ConfigException("exec: malformed response. its status is no object")
         status: Mapping[str, Any] = answer["status"]
         return status
 

@@ -124,6 +124,11 @@ async def test_a_program_that_fails_later_is_told(folder: Path, monkeypatch: pyt
             await api.get("/version")
 
 
+ASKING = """
+import asyncio, sys
+from services.runtime.credentials import Credentials
+asyncio.run(Credentials.of(sys.argv[1], ""))
+"""
 SILENT = """#!/bin/sh
 sleep 60 & echo $! > "$(dirname "$0")/child"
 echo $$ > "$(dirname "$0")/itself"
@@ -253,6 +258,52 @@ printf '{"apiVersion": "%s", "kind": "ExecCredential", "status": {"clientCertifi
         one = await credentials.Credentials.of(str(kubeconfig), "")
     assert Path(str(one.configuration.cert_file)).read_text() == "one"
     assert Path(str(one.configuration.key_file)).read_text() == "two"
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (None, "its status is no object"),
+        ({}, "neither a token nor a certificate is in it"),
+        ({"token": "", "clientCertificateData": None}, "neither a token nor a certificate is in it"),
+        ({"clientCertificateData": "one"}, "a certificate without its key"),
+    ],
+)
+async def test_an_answer_without_credentials_is_the_programs_fault(folder: Path, status: Any, sentence: str) -> None:
+    answer = json.dumps({"apiVersion": KIND, "kind": "ExecCredential", "status": status})
+    user = {"exec": {"apiVersion": KIND, "command": "echo", "args": [answer]}}
+    async with listening(ForwardingApi(), folder, user=user) as kubeconfig:
+        with pytest.raises(PrivilegeError, match=f"the program echo, .* failed: .*{sentence}"):
+            await KubernetesApi.connect(str(kubeconfig))
+
+
+async def test_what_no_longer_ends_is_not_asked_for_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "LOOK_S", 0.0)
+    async with served(ForwardingApi(), folder, user=plugin(folder, **ends_in(seconds=20))) as api:
+        (folder / "more").write_text("{}")
+        await api.get("/version")
+        await api.get("/version")
+        await api.get("/version")
+    assert runs(folder) == 2
+
+
+@pytest.mark.parametrize(("mode", "asks"), [({}, True), ({"interactiveMode": "Never"}, False)])
+async def test_one_may_ask_on_a_terminal_unless_it_never_does(folder: Path, mode: dict[str, str], asks: bool) -> None:
+    text = '#!/bin/sh\nread -r code\nprintf %s "$KUBERNETES_EXEC_INFO $code" > "$(dirname "$0")/told"\nexit 1\n'
+    user = {"exec": {"apiVersion": KIND, "command": str(script(folder, text)), **mode}}
+    terminal, ours = os.openpty()
+    try:
+        os.write(terminal, b"1234\n")
+        async with listening(ForwardingApi(), folder, user=user) as kubeconfig:
+            argv = [sys.executable, "-c", ASKING, str(kubeconfig)]
+            async with piped(*argv, stdin=ours, cwd=ROOT) as process:
+                _, err = await asyncio.wait_for(process.communicate(), 30)
+    finally:
+        os.close(terminal)
+        os.close(ours)
+    assert b"PrivilegeError" in err
+    info, _, code = (folder / "told").read_text().rpartition(" ")
+    assert (json.loads(info)["spec"], code) == ({"interactive": asks}, "1234" if asks else "")
 
 
 async def test_one_that_would_ask_where_nobody_can_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
