@@ -40,6 +40,7 @@ NODES: Final[Mapping[str, tuple[str, str]]] = {
 }
 _COMMAND_S: Final = 120.0
 _TWO_REPORTS_S: Final = 2.5
+_SEND: Final = "import socket, sys; socket.socket(type=socket.SOCK_DGRAM).sendto(b'here', (sys.argv[1], 9))"
 GREETINGS: Final = 2000
 """Bytes: a dozen packets with which IPv6 begins."""
 
@@ -84,6 +85,7 @@ class Rig:
             self._populated()
         with self._timed("first report"):
             wait_until(self._reports, "the agent reports", timeout_s=30)
+            self._introduced()
             self.unwatched = wait_until(
                 self._still, "all that was said at the beginning is in the totals", timeout_s=30
             )
@@ -206,6 +208,13 @@ class Rig:
             )
         self.create(*(self.pod(service) for service in PODS))
         self.create(*(self.pod(service, namespace="podloxx") for service in OWN))
+
+    def _introduced(self) -> None:
+        """Let each talker send something: on a bridge nothing but a pod's own packets tells its address."""
+        for service in PODS:
+            asked = "{{range .NetworkSettings.Networks}}{{.Gateway}} {{end}}"
+            gateway, *_ = docker("inspect", "--format", asked, container(service)).split()
+            self.run(service, "python3", "-c", _SEND, gateway)
 
     def _reports(self) -> bool:
         with contextlib.suppress(OSError, AssertionError, http.client.HTTPException):
