@@ -23,7 +23,10 @@ _BEFORE_THE_END: Final = timedelta(minutes=5)
 """How long before they expire credentials are asked for anew."""
 _SAID_CHARS: Final = 2000
 """What is kept of a program's complaints, from the end."""
-_CLUSTER: Final = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
+_CLUSTER: Final = (
+    *("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data"),
+    *("proxy-url", "disable-compression"),
+)
 _EXTENSION: Final = "client.authentication.k8s.io/exec"
 
 

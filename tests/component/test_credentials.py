@@ -153,7 +153,7 @@ async def test_one_that_says_nothing_is_ended_and_what_it_started_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(credentials, "_PROGRAM_S", 2.0)
-    user = {"exec": {"apiVersion": KIND, "command": str(script(folder, SILENT))}}
+    user = {"exec": {"apiVersion": KIND, "command": str(script(folder, SILENT)), "interactiveMode": "Never"}}
     async with listening(ForwardingApi(), folder, user=user) as kubeconfig:
         with pytest.raises(PrivilegeError, match=r"the program .*script did not give them within 2 s"):
             await KubernetesApi.connect(str(kubeconfig))
@@ -162,7 +162,7 @@ async def test_one_that_says_nothing_is_ended_and_what_it_started_too(
 
 
 async def test_one_that_is_no_longer_waited_for_is_ended(folder: Path) -> None:
-    user = {"exec": {"apiVersion": KIND, "command": str(script(folder, SILENT))}}
+    user = {"exec": {"apiVersion": KIND, "command": str(script(folder, SILENT)), "interactiveMode": "Never"}}
     async with listening(ForwardingApi(), folder, user=user) as kubeconfig, asyncio.TaskGroup() as tasks:
         connecting = tasks.create_task(KubernetesApi.connect(str(kubeconfig)))
         await until(lambda: len(started(folder)) == 2, "it runs")
