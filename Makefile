@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 FUZZ_VENV := .venv-fuzz
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help run test coverage setup lint types arch unit contract component cluster cluster-up cluster-down netns e2e browser torture bench bench-docs bench-dashboard fuzz dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
+.PHONY: help run test coverage setup lint types arch unit contract component cluster cluster-up cluster-down netns e2e browser torture bench bench-docs bench-dashboard bench-live fuzz dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,13 +83,16 @@ torture: setup ## everything killed, stopped, emptied and cut at the moments of 
 SEEDS ?= 20
 
 bench: setup ## measurements, as ratios against peers in the same run (root, a C compiler)
-	$(PYTEST) -p no:randomly -s tests/bench --ignore tests/bench/test_dashboard.py $(BENCH)
+	$(PYTEST) -p no:randomly -s tests/bench --ignore tests/bench/test_dashboard.py --ignore tests/bench/test_live.py $(BENCH)
 
 bench-docs: BENCH := --write docs/performance.md
 bench-docs: bench ## the same, written into docs/performance.md
 
 bench-dashboard: frontend ## what the dashboard costs a browser, written into docs/dashboard.md
 	$(PYTEST) -p no:randomly -s tests/bench/test_dashboard.py --write docs/dashboard.md
+
+bench-live: setup ## what the clients of the WebSocket cost, written into docs/live.md
+	$(PYTEST) -p no:randomly -s tests/bench/test_live.py --write docs/live.md
 
 fuzz: setup $(FUZZ_VENV)/.ready ## bytes that nobody thought of for whatever reads those of strangers, ten minutes each, written into docs/fuzzing.md
 	$(FUZZ_VENV)/bin/python -m tests.fuzz.drive $(FUZZ) --seconds $(FUZZ_SECONDS) --write docs/fuzzing.md
