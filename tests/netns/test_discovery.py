@@ -136,9 +136,9 @@ def test_links_that_come_and_go_are_told_at_once(node_and_pod: tuple[Namespace, 
             await until(lambda: seen.added() == ["veth0"], "the first is told")
             for name in ("veth1", "veth2"):
                 node.ip(pair(name, pod))
-                await until(partial(seen.has_added, name), f"{name} is told", 1.0)
+                await until(partial(seen.has_added, name), f"{name} is told", 5.0)
             node.ip("link del veth0")
-            await until(lambda: seen.removed() == ["veth0"], "its end is told", 1.0)
+            await until(lambda: seen.removed() == ["veth0"], "its end is told", 5.0)
             assert seen.names() == ["veth1", "veth2"]
             assert len(await seen.monitor.counters()) == 2
 
