@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
-from services.aggregator import metrics_server
+from services.aggregator import cluster_watch, metrics_server, session_lease
 from services.aggregator.consumer import Consumer
 from services.aggregator.directory import Directory
 from services.aggregator.directory.static_file import StaticDirectory
@@ -43,27 +43,12 @@ async def run(settings: AggregatorSettings, stop: Stop) -> None:
     store = Store(redis, keys.Keys(settings.shard), settings.lease_ttl_s, SystemClock())
     try:
         async with (
-            _guarding(settings, stop),
+            session_lease.guarding(settings, SystemClock(), stop),
             _directory(settings, store, Patience(store, heartbeat, stop), stop) as directory,
         ):
             await _own(settings, store, directory, Patience(store, heartbeat, stop), stop)
     finally:
         await redis.aclose()
-
-
-# What speaks with Kubernetes takes half a second to import, and is left out where no cluster is asked.
-
-
-@asynccontextmanager
-async def _guarding(settings: AggregatorSettings, stop: Stop) -> AsyncIterator[None]:
-    """Look after the session's Lease, where we belong to a session in a cluster."""
-    if not settings.session_namespace:
-        yield
-        return
-    from services.aggregator import session_lease
-
-    async with session_lease.guarding(settings, SystemClock(), stop):
-        yield
 
 
 @asynccontextmanager
@@ -76,8 +61,6 @@ async def _directory(
         return
     if settings.directory_file:
         raise UsageError("--kubeconfig and --directory-file exclude each other: addresses are learnt from one of them")
-    from services.aggregator import cluster_watch
-
     # Moments in the directory are Redis's.
     await patience.with_(store.now_us)
     async with cluster_watch.watching(settings, store.about_now_us, stop) as directory:

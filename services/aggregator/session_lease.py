@@ -51,7 +51,10 @@ class Silence:
 
 @asynccontextmanager
 async def guarding(settings: AggregatorSettings, clock: Clock, stop: Stop) -> AsyncIterator[None]:
-    """Look after the Lease of `session_namespace` while inside; raises UsageError as `KubernetesApi.connect` does."""
+    """Look after the Lease while inside, where a namespace is set; raises UsageError as `KubernetesApi.connect` does."""
+    if not settings.session_namespace:
+        yield
+        return
     api = await KubernetesApi.connect(settings.kubeconfig, settings.kube_context)
     try:
         async with asyncio.TaskGroup() as tasks:

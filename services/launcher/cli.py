@@ -179,9 +179,7 @@ def main(argv: Sequence[str]) -> int:
 
 async def _carry_out(arguments: argparse.Namespace) -> int:
     if arguments.command in cluster_options.COMMANDS:
-        from services.launcher import cluster_commands
-
-        return await cluster_commands.carry_out(arguments, _wanted)
+        return await cluster_options.carry_out(arguments, _wanted)
     if arguments.command == "doctor":
         return 0 if await _doctor(arguments) else 1
     wanted = _wanted(arguments)
@@ -201,9 +199,7 @@ async def _carry_out(arguments: argparse.Namespace) -> int:
 async def _doctor(arguments: argparse.Namespace) -> bool:
     """Whether nothing is a problem: on this machine, or in the cluster that is named."""
     if (arguments.context or arguments.kubeconfig) is not None:
-        from services.launcher import cluster_commands
-
-        return await cluster_commands.doctor(arguments)
+        return await cluster_options.doctor(arguments)
     settings = _given(arguments, "interface_prefix", "interface", "capture")
     return await doctor.doctor(settings, arguments.port, json=arguments.json, named=_named_store(arguments))
 

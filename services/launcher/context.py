@@ -7,11 +7,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
-from kubernetes_asyncio.config import ConfigException
-from kubernetes_asyncio.config.kube_config import list_kube_config_contexts
 
 from services.runtime.errors import UsageError
 from services.runtime.kubernetes_api import KubernetesApi
@@ -46,24 +44,23 @@ def chosen(kubeconfig: str, context: str, namespace: str, environ: Mapping[str, 
         raise UsageError(
             f"there is no kubeconfig {given} ({where}): name one with --kubeconfig; `kubectl config view` shows which it takes"
         )
+    # Not before a cluster is asked: see `KubernetesApi.connect`.
+    from kubernetes_asyncio.config import ConfigException
+    from kubernetes_asyncio.config.kube_config import list_kube_config_contexts
+
     try:
-        contexts, current = _listed(paths)
+        contexts, active = list_kube_config_contexts(paths)
     except (ConfigException, OSError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         if "current-context" in why:
             raise UsageError(f"the kubeconfig {given} has no current context: name one with --context") from error
         raise UsageError(f"cannot use the kubeconfig {given} ({where}): {why}") from error
     names = [str(one["name"]) for one in contexts]
-    name = context or current
+    name = context or str((active or {}).get("name", ""))
     if name not in names:
         what = f"no context {name!r}" if name else "no current context"
         raise UsageError(f"the kubeconfig {given} has {what}: choose with --context among {', '.join(names) or 'none'}")
     return Context(paths, name, namespace)
-
-
-def _listed(paths: str) -> tuple[list[dict[str, Any]], str]:
-    contexts, current = list_kube_config_contexts(paths)
-    return list(contexts), str((current or {}).get("name", ""))
 
 
 @asynccontextmanager

@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Final
 
-from services.runtime.credentials import CredentialsError
-from services.runtime.errors import PodloxxError, PrivilegeError
+from services.runtime.errors import CredentialsError, PodloxxError, PrivilegeError
 from services.runtime.kubernetes_api import ApiError, BrokenAnswer
 from services.runtime.proxy import ProxyError
 

@@ -15,7 +15,7 @@ from kubernetes_asyncio.client.configuration import Configuration
 from kubernetes_asyncio.config import ConfigException, load_incluster_config
 from kubernetes_asyncio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
-from services.runtime.errors import PrivilegeError, UsageError
+from services.runtime.errors import CredentialsError, PrivilegeError, UsageError
 from services.runtime.exec_plugin import ExecPluginLoader
 
 IN_CLUSTER: Final = "in-cluster"
@@ -31,10 +31,6 @@ _NOT_ITS_FORM: Final = (LookupError, TypeError, AttributeError, AssertionError)
 logging.getLogger(KubeConfigLoader.__module__).setLevel(logging.CRITICAL)
 
 
-class CredentialsError(OSError):
-    """Credentials cannot be renewed; the message says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Program:
     """A program that a kubeconfig names for its credentials (`exec`), and how whoever wrote it says that one gets it."""
@@ -47,7 +43,7 @@ class Credentials:
     """Credentials of one user; made by `of`."""
 
     def __init__(
-        self, configuration: Configuration, loader: KubeConfigLoader | None = None, program: _Program | None = None
+        self, configuration: Configuration, loader: ExecPluginLoader | None = None, program: _Program | None = None
     ) -> None:
         self.configuration = configuration
         self._loader = loader
@@ -103,12 +99,12 @@ class Credentials:
         async with self._one_by_one:
             now_s = asyncio.get_running_loop().time()
             # Without a time of expiry the program would run at every look.
-            lasting = self._program is not None and not hasattr(loader, "exec_plugin_expiry")
+            lasting = self._program is not None and loader.ends is None
             if not self._refused and (lasting or now_s - self._looked_s < LOOK_S):
                 return
-            if self._refused and hasattr(loader, "exec_plugin_expiry"):
+            if self._refused:
                 # What was refused is over, whatever the program said of it.
-                del loader.exec_plugin_expiry
+                loader.ends = None
             try:
                 await _in_time(loader.load_and_set(self.configuration))
             except (ConfigException, OSError, ValueError, *_NOT_ITS_FORM) as error:
@@ -142,7 +138,7 @@ def _why_not(program: _Program, error: Exception) -> str:
         return f"the program {program.name}, which is to get them, is not there: {mend}"
     if isinstance(error, TimeoutError):
         return f"the program {program.name} did not give them within {_PROGRAM_S:.0f} s"
-    return f"the program {program.name}, which is to get them, failed: {_why(error).removeprefix('exec: ')}"
+    return f"the program {program.name}, which is to get them, failed: {_why(error)}"
 
 
 def _why(error: Exception) -> str:

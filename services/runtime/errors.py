@@ -1,4 +1,4 @@
-"""The errors that reach a user, each with its exit code."""
+"""The errors that reach a user, each with its exit code; and what only becomes one."""
 
 from __future__ import annotations
 
@@ -25,3 +25,7 @@ class LeftoverError(PodloxxError):
     """Something of ours could not be removed."""
 
     exit_code = 4
+
+
+class CredentialsError(OSError):
+    """Credentials for an API server cannot be renewed; the message says why."""

@@ -11,29 +11,25 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from kubernetes_asyncio.config import ConfigException
 from kubernetes_asyncio.config.dateutil import parse_rfc3339
-from kubernetes_asyncio.config.kube_config import KubeConfigLoader
+from kubernetes_asyncio.config.kube_config import EXPIRY_SKEW_PREVENTION_DELAY, FileOrData, KubeConfigLoader
 
-_BEFORE_THE_END: Final = timedelta(minutes=5)
-"""How long before they expire credentials are asked for anew."""
 _SAID_CHARS: Final = 2000
 """What is kept of a program's complaints, from the end."""
-_CLUSTER: Final = (
-    *("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data"),
-    *("proxy-url", "disable-compression"),
-)
+_CLUSTER: Final = ("server", "tls-server-name", "insecure-skip-tls-verify", "proxy-url", "disable-compression")
 _EXTENSION: Final = "client.authentication.k8s.io/exec"
 
 
 class ExecPluginLoader(KubeConfigLoader):
     """The package's loader, which by itself leaves a program running that nobody waits for, and hides what it says."""
 
-    exec_plugin_expiry: datetime
+    ends: datetime | None = None
+    """When what the program gave last expires; None where it did not say, or gave nothing yet."""
 
     async def load_from_exec_plugin(self) -> bool:
         """Ask the program, unless what it said is good for some minutes more; True.
@@ -41,15 +37,13 @@ class ExecPluginLoader(KubeConfigLoader):
         Raises ConfigException where its answer is none, OSError where it cannot be run. When cancelled it is ended.
         """
         assert self._user is not None
-        if hasattr(self, "exec_plugin_expiry") and datetime.now(UTC) < self.exec_plugin_expiry - _BEFORE_THE_END:
+        if self.ends is not None and datetime.now(UTC) < self.ends - EXPIRY_SKEW_PREVENTION_DELAY:
             return True
         status = await self._answer(self._user["exec"].value)
         if bool(status.get("clientCertificateData")) != bool(status.get("clientKeyData")):
-            raise ConfigException(
-                "exec: malformed response. a certificate without its key, or a key without its certificate"
-            )
+            raise ConfigException("malformed response. a certificate without its key, or a key without its certificate")
         if not status.get("token") and not status.get("clientCertificateData"):
-            raise ConfigException("exec: malformed response. neither a token nor a certificate is in it")
+            raise ConfigException("malformed response. neither a token nor a certificate is in it")
         if status.get("token"):
             self.token = f"Bearer {status['token']}"
         if status.get("clientCertificateData"):
@@ -59,21 +53,19 @@ class ExecPluginLoader(KubeConfigLoader):
             # The package reads a certificate just once.
             for once in ("cert_file", "key_file"):
                 self.__dict__.pop(once, None)
-        # The end of what it gave before is not that of what it gives now.
-        self.__dict__.pop("exec_plugin_expiry", None)
-        if status.get("expirationTimestamp"):
-            self.exec_plugin_expiry = parse_rfc3339(status["expirationTimestamp"])
+        ends = status.get("expirationTimestamp")
+        self.ends = parse_rfc3339(ends) if ends else None
         return True
 
     async def _answer(self, spec: Mapping[str, Any]) -> Mapping[str, Any]:
         """The status of the program's ExecCredential."""
         for key in ("command", "apiVersion"):
             if key not in spec:
-                raise ConfigException(f"exec: malformed request. missing key '{key}'")
+                raise ConfigException(f"malformed request. missing key '{key}'")
         version, mode = spec["apiVersion"], spec.get("interactiveMode") or "IfAvailable"
         interactive = mode != "Never" and sys.stdin is not None and sys.stdin.isatty()
         if mode == "Always" and not interactive:
-            raise ConfigException("exec: it wants to ask somebody, and standard input is no terminal")
+            raise ConfigException("it wants to ask somebody, and standard input is no terminal")
         told: dict[str, Any] = {"interactive": interactive}
         if spec.get("provideClusterInfo"):
             told["cluster"] = self._cluster_info()
@@ -82,18 +74,18 @@ class ExecPluginLoader(KubeConfigLoader):
         argv = [self._program(str(spec["command"])), *map(str, spec.get("args") or ())]
         code, out, said = await _ran(argv, environ, interactive=interactive)
         if code != 0:
-            raise ConfigException(f"exec: process returned {code}." + (f" {said}" if said else ""))
+            raise ConfigException(f"process returned {code}." + (f" {said}" if said else ""))
         try:
             answer = json.loads(out)
         except ValueError as error:
-            raise ConfigException(f"exec: failed to decode process output: {error}") from error
+            raise ConfigException(f"failed to decode process output: {error}") from error
         for key in ("apiVersion", "kind", "status"):
             if not isinstance(answer, dict) or key not in answer:
-                raise ConfigException(f"exec: malformed response. missing key '{key}'")
+                raise ConfigException(f"malformed response. missing key '{key}'")
         if answer["apiVersion"] != version:
-            raise ConfigException(f"exec: plugin api version {answer['apiVersion']} does not match {version}")
+            raise ConfigException(f"plugin api version {answer['apiVersion']} does not match {version}")
         if not isinstance(answer["status"], dict):
-            raise ConfigException("exec: malformed response. its status is no object")
+            raise ConfigException("malformed response. its status is no object")
         status: Mapping[str, Any] = answer["status"]
         return status
 
@@ -101,15 +93,15 @@ class ExecPluginLoader(KubeConfigLoader):
         """A name is looked up in the PATH; a path is the kubeconfig's neighbour's."""
         assert self._user is not None
         inside = Path(command).name != command
-        return str(Path(self._user.path or "").absolute().parent / command) if inside else command
+        return str(Path(self._get_base_path(self._user.path), command)) if inside else command
 
     def _cluster_info(self) -> dict[str, Any]:
         node: Any = self._cluster
         cluster = node.value
         info = {key: cluster[key] for key in _CLUSTER if key in cluster}
-        if "certificate-authority" in cluster and "certificate-authority-data" not in cluster:
-            path = Path(node.path or "").absolute().parent / cluster["certificate-authority"]
-            info["certificate-authority-data"] = base64.standard_b64encode(path.read_bytes()).decode()
+        authority = FileOrData(node, "certificate-authority", file_base_path=self._get_base_path(node.path)).as_data()
+        if authority:
+            info["certificate-authority-data"] = authority
         for one in cluster.get("extensions") or ():
             if one.get("name") == _EXTENSION:
                 info["config"] = one.get("extension")

@@ -8,16 +8,19 @@ import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 import orjson
-from kubernetes_asyncio.client.rest import RESTClientObject
 
 from services.runtime import proxy
-from services.runtime.credentials import Credentials
 from services.runtime.errors import UsageError
 from services.runtime.proxy import Proxy, ProxyError
+
+if TYPE_CHECKING:
+    from kubernetes_asyncio.client.rest import RESTClientObject
+
+    from services.runtime.credentials import Credentials
 
 _CONNECT_S: Final = 10.0
 _ANSWER_S: Final = 60.0
@@ -62,6 +65,9 @@ class KubernetesApi:
         Nothing is sent yet. Raises UsageError where the configuration cannot be used, PrivilegeError where a program of the
         kubeconfig gives no credentials.
         """
+        # kubernetes-asyncio takes half a second to import, which only those wait for who ask a cluster.
+        from services.runtime.credentials import Credentials
+
         credentials = await Credentials.of(kubeconfig, context)
         configuration = credentials.configuration
         # What every other tool reads, and so is not ours to name.
@@ -165,6 +171,8 @@ class KubernetesApi:
         return {"Accept": "application/json", "User-Agent": "podloxx", **found}
 
     def _session(self) -> aiohttp.ClientSession:
+        from kubernetes_asyncio.client.rest import RESTClientObject
+
         configuration = self._credentials.configuration
         self._certificate = configuration.cert_file
         rest = RESTClientObject(configuration)

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from services.aggregator.directory import reflector as module
-from services.aggregator.directory.objects import Resource
-from services.aggregator.directory.reflector import Reflector
+from services.aggregator.directory.reflector import Reflector, Resource
 from services.runtime import kubernetes_api
 from services.runtime.errors import UsageError
 from services.runtime.kubernetes_api import ApiError, BrokenAnswer, KubernetesApi

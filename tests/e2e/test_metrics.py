@@ -57,8 +57,17 @@ def asked(port: int, kind: str) -> str:
 def parsed(scrape: Mapping[str, str]) -> list[Metric]:
     """Metrics of one process; both formats must tell the same ones, which have other values by the second scrape."""
     families = list(openmetrics(scrape[OPENMETRICS]))
-    assert {one.name for one in families} == {one.name.removesuffix("_info") for one in text(scrape[TEXT])}
+    told, again = (
+        {one.name.removesuffix("_info"): sample_names(one) for one in of} for of in (families, text(scrape[TEXT]))
+    )
+    assert told.keys() == again.keys()
+    # A family may have got its first sample in between.
+    assert all(told[name] == again[name] for name in told if told[name] and again[name])
     return families
+
+
+def sample_names(family: Metric) -> set[str]:
+    return {sample.name for sample in family.samples}
 
 
 def exposed(scrapes: Scrapes) -> dict[str, bool]:

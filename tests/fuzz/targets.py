@@ -32,7 +32,7 @@ from services.capture.raw_flow import Direction
 from services.flows import traffic, wire
 from services.flows.delta import Kind, Malformed
 from services.flows.live_request import MessageError, Said, said
-from services.launcher import cli, cluster_commands, deploy, manifests
+from services.launcher import cli, cluster_options, deploy, manifests
 from services.launcher.context import Context
 from services.runtime.errors import UsageError
 from services.runtime.settings import PREFIX, SERVICES, load
@@ -131,7 +131,7 @@ def settings(data: bytes) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             arguments = _PARSER.parse_args(["start", *text.splitlines()])
-        plan = cluster_commands._plan(arguments, Context("", "lab", arguments.namespace), arguments.ttl)
+        plan = cluster_options._plan(arguments, Context("", "lab", arguments.namespace), arguments.ttl)
     except (UsageError, SystemExit):  # the latter with --help
         return
     # The files are the same each time, and reading them would take all of it.

@@ -17,19 +17,13 @@ from tests.support.wait import wait_until
 pytestmark = pytest.mark.timeout(300)
 
 CAPABILITIES: Final = {"NET_RAW": 13, "PERFMON": 38, "BPF": 39}
-SEND: Final = """import socket, sys
-address, port, count, size = sys.argv[1], *map(int, sys.argv[2:])
-with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as out:
-    for _ in range(count):
-        out.sendto(bytes(size), (address, port))
-"""
 HEADERS: Final = {4: 14 + 20 + 8, 6: 14 + 40 + 8}
 INTERNET: Final = "198.51.100.7"
 
 
 def send(rig: Rig, address: str, port: int, *, count: int, size: int) -> int:
     """Have the client send datagrams; the bytes that its interface counts for them."""
-    rig.run("client", "python3", "-c", SEND, address, str(port), str(count), str(size))
+    rig.send("client", address, port, count=count, size=size)
     return count * (HEADERS[6 if ":" in address else 4] + size)
 
 

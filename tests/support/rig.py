@@ -40,7 +40,12 @@ NODES: Final[Mapping[str, tuple[str, str]]] = {
 }
 _COMMAND_S: Final = 120.0
 _TWO_REPORTS_S: Final = 2.5
-_SEND: Final = "import socket, sys; socket.socket(type=socket.SOCK_DGRAM).sendto(b'here', (sys.argv[1], 9))"
+_SEND: Final = """import socket, sys
+address, port, count, size = sys.argv[1], *map(int, sys.argv[2:])
+with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as out:
+    for _ in range(count):
+        out.sendto(bytes(size), (address, port))
+"""
 GREETINGS: Final = 2000
 """Bytes: a dozen packets with which IPv6 begins."""
 
@@ -128,6 +133,10 @@ class Rig:
         """What a command prints in a service's container."""
         return docker("exec", container(service), *command)
 
+    def send(self, service: str, address: str, port: int, *, count: int, size: int) -> None:
+        """Have a service's container send datagrams of `size` bytes."""
+        self.run(service, "python3", "-c", _SEND, address, str(port), str(count), str(size))
+
     def get(self, path: str) -> Any:
         """The JSON behind a path of the API."""
 
@@ -214,7 +223,7 @@ class Rig:
         for service in PODS:
             asked = "{{range .NetworkSettings.Networks}}{{.Gateway}} {{end}}"
             gateway, *_ = docker("inspect", "--format", asked, container(service)).split()
-            self.run(service, "python3", "-c", _SEND, gateway)
+            self.send(service, gateway, 9, count=1, size=1)
 
     def _reports(self) -> bool:
         with contextlib.suppress(OSError, AssertionError, http.client.HTTPException):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from services.aggregator.directory.ranges import Network
+from services.aggregator.directory.reflector import Resource
 from services.flows import address
 from services.flows.address import Address
 from services.flows.protocols import SCTP, TCP, UDP
@@ -23,19 +23,6 @@ _HAS_NETWORK: Final = "PodReadyToStartContainers"
 _HASH_LABEL: Final = "pod-template-hash"
 _JOB_OF_CRONJOB: Final = re.compile(r"-\d{6,}$")
 Labels = tuple[tuple[str, str], ...]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Resource(Generic[T]):
-    """A kind of object: its plural name, the path of its list, and what is kept of each one.
-
-    `slim` may raise KeyError, TypeError, ValueError or AttributeError where an object is not what it should be.
-    """
-
-    name: str
-    path: str
-    slim: Callable[[Mapping[str, Any]], T]
 
 
 class PodObject(NamedTuple):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from services.aggregator.directory.objects import Resource
 from services.runtime.kubernetes_api import ApiError, BrokenAnswer, KubernetesApi, decoded
 from services.runtime.log import get_logger
 from services.runtime.supervise import Stop
@@ -52,6 +51,18 @@ class Sink(Protocol[T_contra]):
 
     def remove(self, uid: str) -> None:
         """An object is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource(Generic[T]):
+    """A kind of object: its plural name, the path of its list, and what is kept of each one.
+
+    `slim` may raise KeyError, TypeError, ValueError or AttributeError where an object is not what it should be.
+    """
+
+    name: str
+    path: str
+    slim: Callable[[Mapping[str, Any]], T]
 
 
 @dataclass(slots=True)

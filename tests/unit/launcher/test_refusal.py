@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.launcher.refusal import advice, asking
-from services.runtime.credentials import CredentialsError
-from services.runtime.errors import PodloxxError, PrivilegeError
+from services.runtime.errors import CredentialsError, PodloxxError, PrivilegeError
 from services.runtime.kubernetes_api import ApiError, BrokenAnswer
 from services.runtime.proxy import ProxyError
 
