@@ -17,6 +17,7 @@
 
 static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) = (void *)BPF_FUNC_skb_load_bytes;
+static __u64 (*group)(const void *skb) = (void *)BPF_FUNC_skb_cgroup_id;
 static __u32 (*processor)(void) = (void *)BPF_FUNC_get_smp_processor_id;
 
 // What is counted, and where: services/capture/bpf/tables.py has the same shapes in NumPy.
@@ -148,25 +149,14 @@ missing:
 	return 1;
 }
 
-// `cut` says that the stack has already found out into how many segments it will cut the packet.
-INLINE void body(struct __sk_buff *skb, int to_host, int cut)
+// The header of IP is at `network` (behind no link header where that is 0). The interface counts
+// `beside` bytes of each packet on the wire which the packet as we see it has not. `cut` says that
+// the stack has already found out into how many segments it will cut the packet.
+INLINE void body(struct __sk_buff *skb, __u32 attachment, int to_pod, __u32 network, __u32 beside, int cut, int of_group)
 {
-	__u32 index = skb->ifindex;
-	__u32 at = index % LINKS;
-	struct link *link = map_lookup(&links, &at);
-	if (!link || link->index != index)
-		link = map_lookup(&crowded, &index);
-	if (!link)
-		return;
-	struct about about = { .attachment = link->attachment };
-	// Frames that the host's side sends are what the pod receives, and the other way round.
-	about.meta = !to_host != !!link->pod_side ? TO_POD : 0;
-
-	struct counts seen = { .bytes = skb->len, .packets = 1, .segments = skb->gso_segs };
-	__u32 length = skb->len, network = link->header_bytes;
-	// A tag that was taken out before we see the frame was counted by the interface that received it.
-	__u32 tag = skb->vlan_present && to_host ? 4 : 0;
-	seen.bytes += tag;
+	struct about about = { .attachment = attachment, .meta = to_pod ? TO_POD : 0 };
+	struct counts seen = { .bytes = skb->len + beside, .packets = 1, .segments = skb->gso_segs };
+	__u32 length = skb->len;
 
 	struct row4 row4 = {};
 	// A variable of its own: what stands in memory the verifier does not know, and it would look at
@@ -302,7 +292,7 @@ no_ports:
 		seen.segments = (skb->len - transport + skb->gso_size - 1) / skb->gso_size;
 	if (!seen.segments)
 		seen.segments = 1;
-	seen.repeated_header_bytes = (__u64)(seen.segments - 1) * (transport + tag);
+	seen.repeated_header_bytes = (__u64)(seen.segments - 1) * (transport + beside);
 	goto counted;
 
 malformed:
@@ -335,6 +325,11 @@ counted:
 	}
 	struct direction direction = { .attachment = about.attachment, .to_pod = about.meta & TO_POD };
 	struct excess *excess = map_lookup(&folded, &direction);
+	if (!excess && of_group) {
+		// Of a control group that user space has not heard of.
+		struct direction nobodys = { .attachment = 0, .to_pod = direction.to_pod };
+		excess = map_lookup(&folded, &nobodys);
+	}
 	if (excess) {
 		add(&excess->counts, &seen);
 		excess->syns += about.syns;
@@ -342,11 +337,25 @@ counted:
 	return;
 }
 
+INLINE void of_link(struct __sk_buff *skb, int to_host, int cut)
+{
+	__u32 index = skb->ifindex;
+	__u32 at = index % LINKS;
+	struct link *link = map_lookup(&links, &at);
+	if (!link || link->index != index)
+		link = map_lookup(&crowded, &index);
+	if (!link)
+		return;
+	// Frames that the host's side sends are what the pod receives, and the other way round. A tag
+	// that was taken out before we see the frame was counted by the interface that received it.
+	body(skb, link->attachment, !to_host != !!link->pod_side, link->header_bytes, skb->vlan_present && to_host ? 4 : 0, cut, 0);
+}
+
 // A filter on a packet socket: what it returns is how many bytes the socket gets, so none.
 #define PACKET_OUTGOING 4
 SECTION("socket") int from_socket(struct __sk_buff *skb)
 {
-	body(skb, skb->pkt_type != PACKET_OUTGOING, 1);
+	of_link(skb, skb->pkt_type != PACKET_OUTGOING, 1);
 	return 0;
 }
 
@@ -354,14 +363,35 @@ SECTION("socket") int from_socket(struct __sk_buff *skb)
 #define NEXT -1
 SECTION("tcx/ingress") int from_ingress(struct __sk_buff *skb)
 {
-	body(skb, 1, 1);
+	of_link(skb, 1, 1);
 	return NEXT;
 }
 
 SECTION("tcx/egress") int from_egress(struct __sk_buff *skb)
 {
-	body(skb, 0, 0);
+	of_link(skb, 0, 0);
 	return NEXT;
+}
+
+// At the root of the control groups: every packet of IP that a socket gets or sends, on whatever
+// way it came, without its link header. It is counted under the low half of the group's id, which
+// is an attachment once user space knows whose it is, and which no two groups share that are there
+// at once. Loopback has this index in every network namespace.
+#define LOOPBACK 1
+#define ETHERNET 14
+#define PASS 1
+SECTION("cgroup_skb/ingress") int to_socket(struct __sk_buff *skb)
+{
+	if (skb->ifindex != LOOPBACK)
+		body(skb, group(skb), 1, 0, ETHERNET, 1, 1);
+	return PASS;
+}
+
+SECTION("cgroup_skb/egress") int of_socket(struct __sk_buff *skb)
+{
+	if (skb->ifindex != LOOPBACK)
+		body(skb, group(skb), 0, 0, ETHERNET, 0, 1);
+	return PASS;
 }
 
 char terms[] SECTION("license") = "GPL";

@@ -39,6 +39,7 @@ class ProgramType(IntEnum):
 
     SOCKET_FILTER = 1
     SCHED_CLS = 3
+    CGROUP_SKB = 8
 
 
 def call(command: int, attributes: bytes) -> tuple[int, bytes]:
@@ -113,6 +114,14 @@ def attach_tcx(program: int, index: int, attach_type: int) -> int:
 
 
 _BEFORE: Final = 1 << 3
+
+
+def attach_cgroup(program: int, directory: int, attach_type: int) -> int:
+    """A file descriptor of a link that holds a program on a control group, beside others', until it is closed.
+
+    `directory` is a descriptor of the group's, for which reading is enough.
+    """
+    return call(_LINK_CREATE, _LINK.pack(program, directory, attach_type, 0, 0, 0, 0))[0]
 
 
 def _load(kind: ProgramType, instructions: bytes, name: str, log: ctypes.Array[ctypes.c_char] | None) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from services.capture.sources import Source
+from services.capture.sources.cgroup import CgroupSource
 from services.capture.sources.ebpf import EbpfSource
 from services.capture.sources.ring import RingSource
 from services.capture.sources.socket import SocketSource
@@ -21,13 +22,15 @@ SOURCES: Final[dict[str, Callable[..., Source]]] = {
     "ring": RingSource,
     "socket": SocketSource,
     "tcx": TcxSource,
+    "cgroup": CgroupSource,
 }
 """All that see packets live."""
 BEST_FIRST: Final = ("ebpf", "ring", "socket")
-"""Those that need no right beyond looking; tcx is to be asked for."""
+"""Those that need no right beyond looking; tcx and cgroup are to be asked for."""
 NEEDS: Final = {
     "ebpf": "CAP_BPF and CAP_NET_RAW (CAP_SYS_ADMIN before Linux 5.8), and a kernel from 5.5 on",
     "tcx": "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, and a kernel from 6.6 on",
+    "cgroup": "CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, the host's control groups (version 2), and a kernel from 5.8 on",
     "ring": "CAP_NET_RAW, and memory that may be locked",
     "socket": "CAP_NET_RAW",
 }

@@ -189,16 +189,20 @@ class KernelSource:
 
     def _attach(self, link: Link, attachment: int) -> None:
         kind = link_type(link)
-        for direction in Direction:
-            key = _DIRECTION.pack(attachment, direction)
-            syscall.update(self._folded, key, bytes(EXCESS.itemsize * self._processors))
-            self._told[key] = np.zeros(1, EXCESS)
+        self._count_excess(attachment)
         self._links.add(link, attachment, kind)
         try:
             self._held[attachment] = link, self._hook(link)
         except BaseException:
             self._links.remove(link.index)
             raise
+
+    def _count_excess(self, attachment: int) -> None:
+        """Have what finds no row be counted for this attachment."""
+        for direction in Direction:
+            key = _DIRECTION.pack(attachment, direction)
+            syscall.update(self._folded, key, bytes(EXCESS.itemsize * self._processors))
+            self._told[key] = np.zeros(1, EXCESS)
 
     def _take(self) -> RawRows:
         four, six = self._tables.take()
@@ -226,10 +230,13 @@ class KernelSource:
                     row[name] = added[name]
                 row["wire_bytes"] = added["bytes"] + added["repeated"]
                 rows.append(row)
-            elif attachment not in self._held:
+            elif not self._is_held(attachment):
                 syscall.delete(self._folded, key)
                 del self._told[key]
         return np.concatenate(rows) if rows else np.zeros(0, RAW_FLOW)
+
+    def _is_held(self, attachment: int) -> bool:
+        return attachment in self._held
 
     def _map(self, kind: MapType, key_bytes: int, value_bytes: int, entries: int, name: str) -> int:
         return self._keep(syscall.create_map(kind, key_bytes, value_bytes, entries, name=name))
