@@ -82,7 +82,7 @@ class Agent:
             entry = self.attachments.get(link.index)
             if entry is not None:
                 self.attachments[link.index] = replace(
-                    entry, addresses=_more(entry.addresses, frozenset(link.addresses))
+                    entry, addresses=more_addresses(entry.addresses, frozenset(link.addresses))
                 )
 
     async def cut(self, counters: Counters, closed: tuple[Attachment, ...] = ()) -> None:
@@ -92,11 +92,11 @@ class Agent:
             self.attachments[index] = replace(
                 entry,
                 counters=counters.get(index, entry.counters),
-                addresses=_more(entry.addresses, drained.senders.get(entry.id, frozenset())),
+                addresses=more_addresses(entry.addresses, drained.senders.get(entry.id, frozenset())),
             )
         end = self.clock.monotonic_us()
         late = tuple(
-            replace(entry, addresses=_more(entry.addresses, drained.senders.get(entry.id, frozenset())))
+            replace(entry, addresses=more_addresses(entry.addresses, drained.senders.get(entry.id, frozenset())))
             for entry in closed
         )
         flows = self.folder.fold(drained.rows)
@@ -129,7 +129,8 @@ class Agent:
         _log.info("attached", interface=link.name, index=link.index, attachment=number)
 
 
-def _more(known: tuple[Address, ...], seen: frozenset[Address]) -> tuple[Address, ...]:
+def more_addresses(known: tuple[Address, ...], seen: frozenset[Address]) -> tuple[Address, ...]:
+    """What is known of a pod's addresses with those that were seen, as far as they are reported."""
     if seen.issubset(known):
         return known
     return tuple(dict.fromkeys((*known, *sorted(seen, key=str))))[:_ADDRESSES]

@@ -8,16 +8,21 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
+from services.capture import netlink
 from services.capture.agent import Agent
 from services.capture.fold import Folder
+from services.capture.group_agent import GroupAgent
+from services.capture.group_tree import GroupTree
 from services.capture.interfaces import LinkChange, LinkMonitor, Selection
 from services.capture.publisher import Origin, Publisher
 from services.capture.replay import replay
+from services.capture.sources.cgroup import hierarchy
 from services.capture.sources.choice import opened
 from services.flows import keys
+from services.flows.address import Address
 from services.runtime import redis_client
 from services.runtime.clock import SystemClock
-from services.runtime.errors import PodloxxError
+from services.runtime.errors import PodloxxError, UsageError
 from services.runtime.health import Heartbeat
 from services.runtime.log import get_logger
 from services.runtime.settings import CaptureSettings, without_password
@@ -41,6 +46,8 @@ async def run(settings: CaptureSettings, stop: Stop) -> None:
     try:
         if files:
             await replay(settings, publisher, heartbeat, stop)
+        elif settings.capture == "cgroup":
+            await _by_group(settings, publisher, heartbeat, stop)
         else:
             await _live(settings, publisher, heartbeat, stop)
     finally:
@@ -75,6 +82,34 @@ async def _live(settings: CaptureSettings, publisher: Publisher, heartbeat: Hear
         await source.close()
 
 
+async def _by_group(settings: CaptureSettings, publisher: Publisher, heartbeat: Heartbeat, stop: Stop) -> None:
+    if settings.interface or settings.interface_prefix:
+        raise UsageError("--capture cgroup counts by control group: leave out --interface and --interface-prefix")
+    source = opened(settings.capture, settings.flow_capacity)
+    try:
+        async with GroupTree(hierarchy()) as tree:
+            agent = GroupAgent(source, tree, Folder(settings.flow_capacity), SystemClock(), publisher.add)
+            changes: Changes = asyncio.Queue(maxsize=1)
+            cut = asyncio.Event()
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(work) for work in (_end(stop, changes), _send(publisher, agent, cut))]
+                async for _ in _rounds(settings.flush_interval_s, changes):
+                    await agent.cut(await _own_addresses())
+                    cut.set()
+                    heartbeat.beat()
+                    _give_up(settings, publisher)
+                for task in running:
+                    task.cancel()
+            await agent.cut(await _own_addresses())
+            await _settle(publisher)
+    finally:
+        await source.close()
+
+
+async def _own_addresses() -> frozenset[Address]:
+    return frozenset(one.address for one in await netlink.read_addresses())
+
+
 async def _rounds(interval_s: float, changes: Changes) -> AsyncIterator[LinkChange | None]:
     """Changes of links as they come, None whenever a flush is due; ends when `changes` yields None."""
     loop = asyncio.get_running_loop()
@@ -106,7 +141,7 @@ async def _watch(monitor: LinkMonitor, changes: Changes) -> None:
         await changes.put(change)
 
 
-async def _send(publisher: Publisher, agent: Agent, cut: asyncio.Event) -> None:
+async def _send(publisher: Publisher, agent: Agent | GroupAgent, cut: asyncio.Event) -> None:
     """Flush after every cut; apart from it, since pods come and go also while Redis does not answer."""
     while True:
         await cut.wait()
@@ -130,7 +165,7 @@ async def _settle(publisher: Publisher) -> None:
         _log.warning("ended-unconfirmed", batches=publisher.unconfirmed)
 
 
-def _gauges(agent: Agent) -> Mapping[str, float]:
+def _gauges(agent: Agent | GroupAgent) -> Mapping[str, float]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "cpu_seconds_total": usage.ru_utime + usage.ru_stime,

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from services.capture import netlink
+from services.capture.group_tree import GroupTree
 from services.capture.interfaces import LinkMonitor, Selection
+from services.capture.sources.cgroup import hierarchy
 from services.capture.sources.choice import AUTOMATIC, BEST_FIRST, NEEDS, SOURCES
 from services.runtime import store_check
 from services.runtime.errors import PodloxxError, UsageError
@@ -34,11 +36,11 @@ async def check(settings: CaptureSettings, *, with_store: bool) -> list[Finding]
     held = _effective()
     found = [
         _kernel(release),
-        _capabilities(held, "CAP_NET_ADMIN" if settings.capture == "tcx" else "CAP_NET_RAW"),
+        _capabilities(held, "CAP_NET_ADMIN" if settings.capture in {"tcx", "cgroup"} else "CAP_NET_RAW"),
         *_bpf(),
         _memlock(release, resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]),
         *await _sources(settings.capture),
-        await _interfaces(settings),
+        await (_groups() if settings.capture == "cgroup" else _interfaces(settings)),
     ]
     return [*found, *await store_check.look(settings)] if with_store else found
 
@@ -148,6 +150,21 @@ async def _sources(wanted: str) -> list[Finding]:
         else:
             found.append(Finding(f"source {name}", State.OK, f"not used; it would need {NEEDS[name]}: {refused[name]}"))
     return found
+
+
+async def _groups() -> Finding:
+    try:
+        async with GroupTree(hierarchy()) as tree:
+            owners = tree.owners()
+    except OSError as error:
+        return Finding(
+            "control groups",
+            State.PROBLEM,
+            f"they cannot be read: {error.strerror or error}",
+            "give it the host's /sys/fs/cgroup to read, with control groups of version 2",
+        )
+    containers = sum(bool(one.container_id) for one in owners)
+    return Finding("control groups", State.OK, f"{containers} of containers, {len(owners) - containers} others")
 
 
 async def _interfaces(settings: CaptureSettings) -> Finding:

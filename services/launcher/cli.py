@@ -89,8 +89,10 @@ def parser() -> argparse.ArgumentParser:
     look.add_argument("--redis-password-file", metavar="FILE", help="file with that user's password")
     _interfaces(look)
     cluster_options.add_doctor(look)
-    for command in (here, mini, look):
+    for command in (here, look):
         _capture(command)
+    # Its pods are namespaces, and no control groups.
+    _capture(mini, by_group=False)
     for command in (here, mini, files):
         _page(command)
         _common(command)
@@ -108,11 +110,11 @@ def _interfaces(command: argparse.ArgumentParser) -> None:
     command.add_argument("--interface", metavar="NAME,…", help="capture these interfaces, not those detected")
 
 
-def _capture(command: argparse.ArgumentParser) -> None:
+def _capture(command: argparse.ArgumentParser, *, by_group: bool = True) -> None:
     command.add_argument(
         "--capture",
         default="auto",
-        choices=("auto", "ebpf", "ring", "socket", "tcx"),
+        choices=("auto", "ebpf", "ring", "socket", "tcx", *(("cgroup",) if by_group else ())),
         help="how to see packets (default: auto, the best of ebpf, ring and socket that works)",
     )
 

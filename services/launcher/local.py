@@ -21,8 +21,8 @@ from services.runtime.errors import PrivilegeError
 
 _CAPTURE: Final = frozenset({"net_raw", "bpf", "perfmon"})
 """To open packet sockets, to count in the kernel, and to do so at full speed."""
-_CAPTURE_TCX: Final = frozenset({"net_admin", "bpf", "perfmon"})
-"""To change what an interface does with packets, instead of opening packet sockets."""
+_CAPTURE_ADMIN: Final = frozenset({"net_admin", "bpf", "perfmon"})
+"""To attach to interfaces or control groups, instead of opening packet sockets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ async def local(
     wanted: Wanted, agents: Sequence[Agent], engines: Sequence[Engine] = (), kubeconfig: bytes = b""
 ) -> None:
     """Capture this machine's interfaces; containers have the names that `engines` or the cluster of `kubeconfig` tell."""
-    require("local", *(("net_admin",) if any(_is_tcx(agent.settings) for agent in agents) else ("net_raw",)))
+    require("local", *(("net_admin",) if any(_needs_admin(agent.settings) for agent in agents) else ("net_raw",)))
     port = running.free_port(wanted.listen, wanted.port)
     async with running.rig(wanted, print) as one, _named(one, wanted, agents[0].node, engines) as named:
         about = dict(named)
@@ -133,11 +133,11 @@ async def _capture(one: Rig, wanted: Wanted, agents: Sequence[Agent], port: int)
 
 def rights(settings: Mapping[str, str | float]) -> frozenset[str]:
     """The capabilities that an agent with these settings gets from us."""
-    return (_CAPTURE_TCX if _is_tcx(settings) else _CAPTURE) & child.effective()
+    return (_CAPTURE_ADMIN if _needs_admin(settings) else _CAPTURE) & child.effective()
 
 
-def _is_tcx(settings: Mapping[str, str | float]) -> bool:
-    return settings.get("capture") == "tcx"
+def _needs_admin(settings: Mapping[str, str | float]) -> bool:
+    return settings.get("capture") in {"tcx", "cgroup"}
 
 
 def require(command: str, *capabilities: str) -> None:

@@ -30,7 +30,8 @@ _IN_FILES: Final = "podloxx"
 _CLUSTER_SCOPED: Final = ("Namespace", "ClusterRole", "ClusterRoleBinding")
 _GRACE_S: Final = 5
 """What pods of a session may take to end: when it is removed nobody looks any more, and what is killed loses nothing."""
-_TCX: Final = "overlays/tcx/agent.yaml"
+_SOURCES: Final = {name: f"overlays/{name}/agent.yaml" for name in ("tcx", "cgroup")}
+"""What a source needs other than the base gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,8 @@ def _with_values(one: Object, chosen: Chosen, tags: Mapping[str, str]) -> Object
 
 def _workload(one: Object, chosen: Chosen, tags: Mapping[str, str]) -> None:
     name = one["metadata"]["name"]
-    if name == "agent" and chosen.agent.get("capture") == "tcx":
-        patched(one, yaml.safe_load((folder() / _TCX).read_text()))
+    if name == "agent" and (overlay := _SOURCES.get(chosen.agent.get("capture", ""))):
+        patched(one, yaml.safe_load((folder() / overlay).read_text()))
     pod = one["spec"]["template"]["spec"]
     pod["nodeSelector"] |= chosen.node_selector if name == "agent" else {}
     [container] = pod["containers"]
@@ -148,7 +149,7 @@ def _secret(chosen: Chosen) -> Object:
 
 
 def patched(one: Object, operations: list[Mapping[str, Any]]) -> None:
-    """Apply what a file of an overlay changes: JSON patches that replace, add to objects, or remove."""
+    """Apply what a file of an overlay changes: JSON patches that replace, add to objects or at the end of lists, or remove."""
     for operation in operations:
         *way, last = operation["path"].lstrip("/").split("/")
         where: Any = one
@@ -156,6 +157,8 @@ def patched(one: Object, operations: list[Mapping[str, Any]]) -> None:
             where = where[_key(where, step)]
         if operation["op"] == "remove":
             del where[_key(where, last)]
+        elif last == "-":
+            where.append(operation["value"])
         else:
             where[_key(where, last)] = operation["value"]
 

@@ -60,7 +60,7 @@ class CaptureSettings(CommonSettings):
     capture: str = setting(
         "auto",
         "how to see packets: auto takes the best of ebpf, ring and socket that works",
-        choices=("auto", "ebpf", "ring", "socket", "tcx", "pcap"),
+        choices=("auto", "ebpf", "ring", "socket", "tcx", "cgroup", "pcap"),
     )
     interface_prefix: str = setting(
         "", "capture links with these prefixes, for example azv|veth|cali, instead of detecting them"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.support import generators
+from services.capture.sources.cgroup import hierarchy
+from tests.support import cgroups, generators
 from tests.support.launched import Launched, launched
 from tests.support.netns import Namespace, namespaces, veth
 from tests.support.truth import assert_counted_once, peers_of, sums_are_the_kernels, wait_for_total
@@ -142,3 +146,41 @@ async def _total(socket: aiohttp.ClientWebSocketResponse, until: float) -> int:
         return 0
     await socket.send_json({"ack": message["seq"]})
     return int(message["tot"][-1])
+
+
+def test_by_control_group_a_container_and_a_unit_have_rows_without_a_link_of_theirs(
+    node: tuple[Namespace, Namespace, Namespace],
+) -> None:
+    here, one, two = node
+    groups = f"plx-{os.getpid()}"
+    container, unit = f"{groups}/{'cd' * 32}", f"{groups}/plxtalk.service"
+    for name in (container, unit):
+        cgroups.make(name.split("/", 1)[0], name.split("/", 1)[1])
+    try:
+        with launched("local", "--capture=cgroup", inside=here) as podloxx:
+            with generators.udp_sink(two, TWO, 9000), generators.udp_sink(two, TWO, 9001):
+                # The first talks from a namespace of its own, the other one from the node's.
+                talk_in_group(container, one, TWO, 9000, 40)
+                talk_in_group(unit, here, TWO, 9001, 30)
+            total = wait_for_total(
+                podloxx, lambda pods: {"local/cdcdcdcdcdcd", "local/plxtalk.service"} <= pods.keys(), "both have rows"
+            )
+            # 500 bytes, and the headers of UDP, IP and Ethernet.
+            assert total["local/cdcdcdcdcdcd"]["transmitBytes"] == 40 * 542
+            assert total["local/cdcdcdcdcdcd"]["ip"] == ONE
+            assert total["local/plxtalk.service"]["transmitBytes"] == 30 * 542
+            assert total["local/plxtalk.service"]["ip"] == ""
+    finally:
+        cgroups.remove(groups)
+
+
+def talk_in_group(group: str, namespace: Namespace, target: str, port: int, count: int) -> None:
+    """Datagrams of 500 bytes from a process of a control group."""
+    code = (
+        "import socket, sys\nopen(sys.argv[1], 'w').write('0')\n"
+        "one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "for _ in range(int(sys.argv[4])):\n    one.sendto(bytes(500), (sys.argv[2], int(sys.argv[3])))\n"
+    )
+    entrance = str(hierarchy() / group / "cgroup.procs")
+    with namespace.entered():
+        subprocess.run([sys.executable, "-c", code, entrance, target, str(port), str(count)], check=True, timeout=30)

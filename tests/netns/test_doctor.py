@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import socket
 import subprocess
@@ -97,6 +98,16 @@ def test_with_the_agents_rights_all_is_fine() -> None:
     assert code == 0
     assert found["capabilities"].state is State.OK
     assert found["source ebpf"].text == "works, and is used"
+
+
+def test_control_groups_are_looked_at_with_the_rights_that_it_gets() -> None:
+    found = looked([*DOCTOR, "--capture", "cgroup"], 0)
+    assert found["source cgroup"].text == "works, and is used"
+    assert re.fullmatch(r"\d+ of containers, [1-9]\d* others", found["control groups"].text)
+    assert "interfaces" not in found
+    code, checked_as = checked("net_raw", "bpf", "perfmon", words=("--capture", "cgroup"))
+    assert code == 1
+    assert checked_as["source cgroup"].state == "problem"
 
 
 def test_tcx_is_looked_at_with_the_rights_that_it_gets() -> None:

@@ -112,11 +112,24 @@ def test_nodes_are_chosen_for_agents_alone() -> None:
     assert "pool" not in found(made, "Deployment", "redis")["spec"]["template"]["spec"]["nodeSelector"]
 
 
-@pytest.mark.parametrize(("capture", "rights"), [("auto", "NET_RAW"), ("ring", "NET_RAW"), ("tcx", "NET_ADMIN")])
+@pytest.mark.parametrize(
+    ("capture", "rights"), [("auto", "NET_RAW"), ("ring", "NET_RAW"), ("tcx", "NET_ADMIN"), ("cgroup", "NET_ADMIN")]
+)
 def test_a_source_gets_the_rights_that_it_needs(capture: str, rights: str) -> None:
     made = objects(replace(CHOSEN, agent={"capture": capture}))
     assert environ(made, "agent")["PODLOXX_CAPTURE"] == capture
     assert container(made, "agent")["securityContext"]["capabilities"]["add"] == [rights, "BPF", "PERFMON"]
+
+
+def test_the_hosts_control_groups_are_shown_to_who_counts_by_them_and_may_only_be_read() -> None:
+    made = objects(replace(CHOSEN, agent={"capture": "cgroup"}))
+    [mount] = [one for one in container(made, "agent")["volumeMounts"] if one["mountPath"] == "/sys/fs/cgroup"]
+    assert mount["readOnly"]
+    volumes = found(made, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
+    assert [one["hostPath"]["path"] for one in volumes if one["name"] == mount["name"]] == ["/sys/fs/cgroup"]
+    assert not any(
+        "hostPath" in one for one in found(objects(CHOSEN), "DaemonSet")["spec"]["template"]["spec"]["volumes"]
+    )
 
 
 def test_patches_replace_add_and_remove() -> None:
@@ -125,9 +138,10 @@ def test_patches_replace_add_and_remove() -> None:
         {"op": "replace", "path": "/spec/list/0/a", "value": 3},
         {"op": "add", "path": "/spec/new", "value": [4]},
         {"op": "remove", "path": "/spec/gone"},
+        {"op": "add", "path": "/spec/list/-", "value": {"b": 5}},
     ]
     patched(one, operations)
-    assert one == {"spec": {"list": [{"a": 3}], "new": [4]}}
+    assert one == {"spec": {"list": [{"a": 3}, {"b": 5}], "new": [4]}}
 
 
 def test_the_pod_that_tries_it_out_has_the_agents_image_and_rights_and_nothing_else() -> None:
