@@ -60,10 +60,14 @@ class Points:
             if point is None:
                 gaps += self._attach(batch, attachment, start_us, end_us)
                 point = self.known[key]
-            elif attachment.addresses != point.addresses or point.asked != self.directory.version(point.addresses):
+            elif (
+                attachment.addresses != point.addresses
+                or point.asked != self.directory.version(point.addresses)
+                or (point.pod is None and self._told(attachment.pod_uid, point.node) is not None)
+            ):
                 self.stand_ins.drop(point)
                 self._changed.update(point.addresses)
-                point.addresses = attachment.addresses
+                point.addresses, point.pod_uid = attachment.addresses, attachment.pod_uid
                 self._identify(key, point)
             point.reported_us = max(point.reported_us, end_us)
             if attachment.detached_us is not None:
@@ -242,6 +246,7 @@ class Points:
             reported_us=end_us,
             coverage=attachment.coverage,
             addresses=attachment.addresses,
+            pod_uid=attachment.pod_uid,
             first=counters,
             accounted=counters,
         )
@@ -261,8 +266,10 @@ class Points:
     def _identify(self, key: Key, point: Point) -> None:
         """Find out whose a point is, and move or merge its row where that is news."""
         point.asked = self.directory.version(point.addresses)
-        point.pod = self._known_pod(point) or self.directory.owner(point.addresses, point.node) or point.pod
-        point.pod = point.pod or self._restored(point)
+        before = point.pod
+        point.pod = self._known_pod(point) or self._told(point.pod_uid, point.node)
+        point.pod = point.pod or self.directory.owner(point.addresses, point.node)
+        point.pod = point.pod or before or self._restored(point)
         pod = self.pod_of(point)
         news = bool(point.row)
         if point.pod is None:
@@ -287,6 +294,11 @@ class Points:
     def _known_pod(self, point: Point) -> Pod | None:
         """The point's pod as it is known by now: no other one comes to be behind an interface."""
         return None if point.pod is None else self.directory.known(point.pod)
+
+    def _told(self, uid: str, node: str) -> Pod | None:
+        """The pod of a node with the uid that its agent tells, once the directory has it."""
+        pod = self.directory.known(Pod(uid, "", "", Place(node))) if uid else None
+        return pod if pod is not None and pod.place.node in {"", node} else None
 
     def _restored(self, point: Point) -> Pod | None:
         """The pod that a stored row names, where addresses no longer tell it."""

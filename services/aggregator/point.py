@@ -55,6 +55,8 @@ class Point:
     measured: Coverage | None = None
     """What its traffic shows of its coverage, where that is less than `coverage` says."""
     pod: Pod | None = None
+    pod_uid: str = field(default="", compare=False)
+    """Its pod's, where its agent tells that."""
     asked: int = -1
     """The directory's version of its addresses when it was last asked for the pod."""
     subject: Subject | None = field(default=None, compare=False)

@@ -95,7 +95,7 @@ class GroupAgent:
         if entry is None:
             number = next(self._ids)
             # It was counted before anybody knew of it.
-            entry = Attachment(number, owner.name, number, self.source.name, self._start_us)
+            entry = Attachment(number, owner.name, number, self.source.name, self._start_us, pod_uid=owner.pod_uid)
             self.attachments[owner] = entry
             _log.info("attached", group=owner.name, container=owner.container_id, pod=owner.pod_uid, attachment=number)
         return entry.id

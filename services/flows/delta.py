@@ -143,7 +143,8 @@ class Attachment:
 
     `id` is the agent's own and never used twice within a boot id. Times are the agent's
     monotonic microseconds. `addresses` are those of the pod, as far as routes or frames from
-    its side showed them. `passed` is what its agent captured of it before this window.
+    its side showed them. `passed` is what its agent captured of it before this window. `pod_uid` is
+    that of the pod, where the agent knows it (by its control group), else empty.
     """
 
     id: int
@@ -157,6 +158,7 @@ class Attachment:
     first_counters: InterfaceCounters | None = None
     coverage: Coverage = Coverage.FULL
     passed: InterfaceCounters = NOTHING
+    pod_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

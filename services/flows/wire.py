@@ -35,7 +35,7 @@ VERSION: Final = 1
 _PLAIN: Final = ("attachment", "kind", "protocol", "server", "port", *COUNTERS)
 _WORD: Final = {name: offset // 8 for name, (kind, offset, *_) in (FLOW.fields or {}).items() if kind.itemsize == 8}
 """Which word of a row each column is that takes a whole one."""
-_ATTACHMENT: Final = (int, str, int, str, int)
+_ATTACHMENT: Final = (int, str, int, str, int, bytes, str)
 _COVERAGE: Final = {one.value: one for one in Coverage}
 _FOUR_COUNTS: Final = (int,) * 4
 _MAX_ROWS: Final = 1_000_000
@@ -130,14 +130,15 @@ def _attachment_out(entry: Attachment) -> list[Any]:
         _counters_out(entry.first_counters),
         entry.coverage.value,
         _counters_out(entry.passed),
+        entry.pod_uid,
     ]
 
 
 def _attachment_in(raw: object) -> Attachment:
-    if not isinstance(raw, list) or len(raw) != 11:
-        raise WireError("attachment is not a list of 11")
-    number, interface, index, source, attached, detached, packed, counters, first, coverage, passed = raw
-    if tuple(map(type, raw[:5])) != _ATTACHMENT or type(packed) is not bytes or not isinstance(detached, int | None):
+    if not isinstance(raw, list) or len(raw) != 12:
+        raise WireError("attachment is not a list of 12")
+    number, interface, index, source, attached, detached, packed, counters, first, coverage, passed, uid = raw
+    if tuple(map(type, (*raw[:5], packed, uid))) != _ATTACHMENT or not isinstance(detached, int | None):
         raise WireError("attachment has a field of the wrong type")
     if not 0 <= number < 1 << 32 or len(packed) % 16:
         raise WireError("attachment has an id or addresses out of bounds")
@@ -156,6 +157,7 @@ def _attachment_in(raw: object) -> Attachment:
         first_counters=_counters_in(first),
         coverage=seen,
         passed=_counters_in(passed) or NOTHING,
+        pod_uid=uid,
     )
 
 

@@ -125,6 +125,7 @@ async def test_a_container_and_a_unit_have_points_of_their_own_from_their_first_
     points = {owner: entry for owner, entry in one.attachments.items() if owner.pod_uid == UID}
     assert list(points) == [Owner("abababababab", "ab" * 32, UID)]
     assert [str(at) for entry in points.values() for at in entry.addresses] == ["10.9.0.2"]
+    assert [entry.pod_uid for entry in points.values()] == [UID]
     # A unit has no addresses of its own.
     assert [entry.addresses for owner, entry in one.attachments.items() if owner.name == "plxsay.service"] == [()]
 

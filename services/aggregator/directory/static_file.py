@@ -44,6 +44,7 @@ class StaticDirectory:
             pod = file.pod(entry, where, nodes)
             pods[pod.uid] = file.joined(pods.get(pod.uid, pod), pod, where)
             self._of.setdefault(pod.uid, set()).add(one)
+        self._by_uid = pods
         self._pods = {one: pods[uid] for uid, listed in self._of.items() for one in listed}
         self._services = {one: file.named(entry, where) for one, entry, where in file.by_address(content, "services")}
         self._nodes: dict[Address, Named] = {}
@@ -112,7 +113,7 @@ class StaticDirectory:
         return self._places.get(node, Place(node))
 
     def known(self, pod: Pod) -> Pod | None:
-        return pod if pod.uid in self._of else None
+        return self._by_uid.get(pod.uid)
 
     def owner(self, addresses: Iterable[Address], node: str) -> Pod | None:
         """The pod that has one of `addresses`; None where no pod or several do."""

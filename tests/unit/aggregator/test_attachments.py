@@ -140,6 +140,19 @@ def test_a_stand_in_gets_the_name_that_the_directory_learns(watcher: Watcher) ->
     assert (moved.uid, moved.new_uid, moved.number) == ("interface:node-a/veth1", "shop/box", moved.into)
 
 
+def test_a_pod_in_the_nodes_network_has_the_name_of_the_uid_that_its_agent_tells(watcher: Watcher) -> None:
+    # Without an address of its own nothing else tells who it is, and the cluster may tell of it later.
+    known, new = (replace(attachment(number), pod_uid=uid) for number, uid in ((1, "shop/web"), (2, "shop/box")))
+    watcher.see(known, new)
+    # No agent tells of another node's pods.
+    watcher.see(known, agent="b")
+    strangers = {"interface:node-a/veth2", "interface:node-b/veth1"}
+    assert set(watcher.rows) == {"shop/web", *strangers}
+    watcher.learn(changed(box="172.17.0.2"))
+    watcher.see(known, new, second=1)
+    assert set(watcher.rows) == {"shop/web", "shop/box", "interface:node-b/veth1"}
+
+
 def test_the_first_of_two_stand_ins_has_a_shared_address(watcher: Watcher) -> None:
     watcher.see(STRANGER, attachment(2, "172.17.0.2"))
     pod = watcher.stand_in()

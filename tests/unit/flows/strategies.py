@@ -38,6 +38,7 @@ attachments = st.builds(
     first_counters=st.none() | interface_counters,
     coverage=st.sampled_from(Coverage),
     passed=interface_counters,
+    pod_uid=st.text(max_size=40),
 )
 
 
