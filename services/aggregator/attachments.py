@@ -20,6 +20,8 @@ from services.flows.traffic import Identity
 
 PCAP: Final = "pcap"
 """The source whose points carry many pods' traffic: there the local address tells whose it is."""
+CGROUP: Final = "cgroup"
+"""The source that also tells of who is in the node's network."""
 _ADDRESS_ROWS: Final = 50_000
 """Rows that addresses in capture files may open; what exceeds them is the file's own row."""
 _LATE_US: Final = 900_000_000
@@ -113,7 +115,8 @@ class Points:
         pod = self.pod_of(point)
         name = self.names.number(self.rows.by_number[point.row].identity.uid)
         own = tuple(map(to_words, self.own_addresses(point.row, pod)))
-        point.subject = Subject(point.row, name, pod, own, once=point.source != PCAP)
+        as_node = point.source == CGROUP and not own
+        point.subject = Subject(point.row, name, pod, own, once=point.source != PCAP, as_node=as_node)
         return point.subject
 
     def is_due(self, now_us: int) -> bool:

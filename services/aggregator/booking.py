@@ -124,6 +124,8 @@ def book(told: Sequence[Told], points: Points, verdicts: Verdicts, backing: Back
     keys["attachment"] = subjects.rows
     _with_services(booked, judged, subjects, verdicts, backing)
     _at_endpoints(booked, subjects, backing)
+    # A pod that talks with its node counts both directions itself: it knows nobody there.
+    booked.counted[(booked.others != 0) & subjects.as_node] = Counted.THERE
     ingress = judged.ingress & (keys["server"] != Side.PEER)
     if ingress.any():
         for column, part, other in _WAYS:

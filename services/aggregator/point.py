@@ -23,6 +23,8 @@ class Subject(NamedTuple):
     own: tuple[tuple[int, int], ...]
     once: bool
     """Whether the other end's agent may report the same bytes."""
+    as_node: bool = False
+    """Whether others see its node at their other end, since it has no address of its own."""
 
 
 @dataclass(slots=True)

@@ -31,6 +31,8 @@ class Subjects(NamedTuple):
     places: Numbers
     once: Mask
     """Whether the other end's agent may report the same bytes."""
+    as_node: Mask
+    """Whether the other end's agent takes it for its node."""
     own: list[tuple[Words, Words]]
     """The pod's own addresses: a pair of words for the first one, and so on."""
 
@@ -62,7 +64,8 @@ def subjects_of(
         which[mine] = _by_address(keys[mine], (batch.boot, number), points, found)
     for word in ("local_hi", "local_lo"):
         keys[word] = np.where(keep, keys[word], np.uint64(0))
-    rows, names, once = np.array([(one.row, one.name, one.once) for one in found], np.int64).reshape(-1, 3).T
+    columns = [(one.row, one.name, one.once, one.as_node) for one in found]
+    rows, names, once, as_node = np.array(columns, np.int64).reshape(-1, 4).T
     places = np.array([verdicts.places.number(one.pod.place) for one in found], np.int64)
     return Subjects(
         which=which,
@@ -71,6 +74,7 @@ def subjects_of(
         names=names[which],
         places=places[which],
         once=once.astype(np.bool_)[which],
+        as_node=as_node.astype(np.bool_)[which],
         own=_own(found, which),
     )
 

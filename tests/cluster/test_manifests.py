@@ -96,6 +96,10 @@ def test_overlays_change_what_they_say(render: Callable[[str], list[Object]]) ->
     tcx = agent(render("overlays/tcx"))
     assert {**source, "value": "tcx"} in tcx["env"]
     assert tcx["securityContext"]["capabilities"]["add"] == ["NET_ADMIN", "BPF", "PERFMON"]
+    by_group = agent(render("overlays/cgroup"))
+    assert {**source, "value": "cgroup"} in by_group["env"]
+    assert {"name": "control-groups", "mountPath": "/sys/fs/cgroup", "readOnly": True} in by_group["volumeMounts"]
+    assert by_group["securityContext"]["capabilities"]["add"] == ["NET_ADMIN", "BPF", "PERFMON"]
     old = agent(render("overlays/old-kernels"))["securityContext"]
     assert old["capabilities"] == {"drop": ["ALL"], "add": ["NET_RAW", "SYS_ADMIN", "SYS_RESOURCE"]}
     pulled = {c["imagePullPolicy"] for one in render("overlays/kind") for c in containers(one)}

@@ -121,6 +121,29 @@ def test_a_second_interface_of_a_pod_joins_its_row() -> None:
     assert sum(peer.counts[0] for peer in state.peers.of(1)) == 57
 
 
+def test_what_a_pod_exchanges_with_a_unit_of_its_node_counts_once_for_the_cluster() -> None:
+    # The unit knows the pod by its address, and the pod sees its node.
+    state, agent = totals(), ScriptedAgent()
+    unit = replace(attachment(3, interface="ssh.service", first=None), source="cgroup")
+    ours = [replace(WEB, source="cgroup"), unit]
+    node = "10.0.0.11"
+    flows = flow(1, node, tx=1000, rx=500), flow(3, "10.1.0.2", local=node, tx=500, rx=1000)
+    state.apply(agent.batch(window(ours, *flows)))
+    state.apply(agent.batch(window(ours, second=1)))
+    state.settle(2 * SECOND + HOLD_US)
+    assert sum(counted(state.cluster).values()) == 1000
+    assert sum(counted(state.cluster, "rx_bytes").values()) == 500
+    assert counted(row(state, "interface:node-a/ssh.service")) == {"same-node": 500}
+
+
+def test_what_a_unit_sends_to_a_pod_that_nobody_watches_counts_at_the_unit() -> None:
+    state, agent = totals(), ScriptedAgent()
+    unit = replace(attachment(3, interface="ssh.service", first=None), source="cgroup")
+    state.apply(agent.batch(window([unit], flow(3, "10.1.0.2", local="10.0.0.11", tx=500))))
+    state.settle(SECOND + HOLD_US)
+    assert sum(counted(state.cluster).values()) == 500
+
+
 def test_between_two_seen_pods_bytes_count_once_for_the_cluster() -> None:
     state, agent = totals(), ScriptedAgent()
     flows = flow(1, "10.1.0.3", tx=1000, rx=400), flow(2, "10.1.0.2", tx=400, rx=1000, local="10.1.0.3")
