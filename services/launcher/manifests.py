@@ -171,6 +171,9 @@ def checking_pod(agent: Object) -> Object:
     """A pod that has an agent's image, rights and place, and ends at once: whether the cluster lets agents run."""
     template = agent["spec"]["template"]
     pod = {name: value for name, value in template["spec"].items() if name not in {"tolerations", "volumes"}}
+    # What is in the namespace is not there yet; directories of the node's may be forbidden like rights.
+    if of_node := [one for one in template["spec"]["volumes"] if "hostPath" in one]:
+        pod["volumes"] = of_node
     [container] = template["spec"]["containers"]
     kept = ("image", "imagePullPolicy", "securityContext", "resources")
     pod["containers"] = [

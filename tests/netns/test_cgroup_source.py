@@ -266,10 +266,11 @@ def test_nothing_stays_at_the_root_when_the_process_is_gone() -> None:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "counting\n"
-            assert len(attached() - before) == 2
+            ours = attached() - before
+            assert len(ours) >= 2
         finally:
             process.kill()
-    wait_until(lambda: attached() <= before, "the programs are gone")
+    wait_until(lambda: not ours & attached(), "the programs are gone")
 
 
 def attached() -> set[int]:

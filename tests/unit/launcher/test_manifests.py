@@ -132,6 +132,12 @@ def test_the_hosts_control_groups_are_shown_to_who_counts_by_them_and_may_only_b
     )
 
 
+def test_the_pod_that_tries_it_out_has_the_directory_of_the_nodes_that_agents_need() -> None:
+    agent = found(objects(replace(CHOSEN, agent={"capture": "cgroup"})), "DaemonSet")
+    [volume] = manifests.checking_pod(agent)["spec"]["volumes"]
+    assert volume["hostPath"]["path"] == "/sys/fs/cgroup"
+
+
 def test_patches_replace_add_and_remove() -> None:
     one: Object = {"spec": {"list": [{"a": 1}], "gone": 2}}
     operations: list[Mapping[str, Any]] = [
