@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from services.aggregator.own_metrics import own_metrics
 from services.aggregator.store import Store
 from services.aggregator.totals import Totals
 from services.flows import keys
-from services.runtime import redis_client
+from services.runtime import garbage, redis_client
 from services.runtime.clock import SystemClock
 from services.runtime.errors import UsageError
 from services.runtime.health import Heartbeat
@@ -85,23 +84,12 @@ async def _work(
         await stop.sleep(_STANDBY_S)
     patience.owns = not stop.requested
     await patience.with_(consumer.load)
-    _spare_collector()
+    garbage.collect_seldom()
     block_ms = int(min(1.0, settings.lease_ttl_s / 3) * 1000)
     while not stop.requested:
         directory.refresh()
         await patience.with_(lambda: consumer.step(block_ms))
     await _release(store)
-
-
-def _spare_collector() -> None:
-    """Let Python look for unused cycles seldom.
-
-    What is known of a large cluster is hundreds of thousands of objects, which live as long as the process. Looking at
-    all of them takes a tenth of a second each time, and a round of batches makes enough new ones to begin with that.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 class Standby:

@@ -19,7 +19,7 @@ from services.api.reader import Reader
 from services.api.routes import Asked, Routes
 from services.api.timeline import TimelineReader
 from services.flows import keys
-from services.runtime import redis_client
+from services.runtime import garbage, redis_client
 from services.runtime.clock import SystemClock
 from services.runtime.errors import PodloxxError, PrivilegeError, UsageError
 from services.runtime.health import Heartbeat
@@ -36,6 +36,7 @@ _CANCEL_AGAIN_S: Final = 0.2
 
 async def run(settings: ApiSettings, stop: Stop) -> None:
     """Serve until `stop`; raises UsageError where the address is taken or not this machine's."""
+    garbage.collect_seldom()
     guard = Guard(settings)
     heartbeat = Heartbeat(settings.heartbeat_file)
     redis = redis_client.connect(settings)
