@@ -1,5 +1,5 @@
 -- One commit: all of it or nothing, and only by the owner of the shard.
--- KEYS: lease, totals, applied, ticks, history, flows. ARGV: token, lease in ms, the change.
+-- KEYS: lease, totals, applied, ticks, history, flows. ARGV: token, lease in ms, the change, attempt.
 -- A change with `fresh` begins by emptying the shard; one with `part` brings rows and peers ahead
 -- of the change that completes them. Returns {'ok'}, {'fenced'} or {'moved', position}.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
@@ -8,7 +8,14 @@ end
 -- This comes first also because a script that has written may go on where Redis is full.
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local change = cmsgpack.unpack(ARGV[3])
+local attempt = ARGV[1] .. ' ' .. ARGV[4]
+local latest_attempt = redis.call('HGET', KEYS[2], 'attempt') or ''
 if change.fresh then
+  -- A partition may deliver what its sender gave up long ago: it must not empty what followed.
+  local token, number = string.match(latest_attempt, '^(%S+) (%d+)$')
+  if token == ARGV[1] and tonumber(number) >= tonumber(ARGV[4]) then
+    return {'moved', redis.call('HGET', KEYS[2], 'position') or ''}
+  end
   -- A new epoch: what another one left must not be mixed with ours.
   for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
     local number = string.match(field, '^row:(%d+)$')
@@ -17,6 +24,9 @@ if change.fresh then
     end
   end
   redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+  redis.call('HSET', KEYS[2], 'attempt', attempt)
+elseif (change.part or change.expected == '') and latest_attempt ~= attempt then
+  return {'moved', redis.call('HGET', KEYS[2], 'position') or ''}
 end
 local function set(key, pairs_)
   -- Lua's stack bounds how many arguments one call may have.

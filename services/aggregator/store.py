@@ -68,6 +68,7 @@ class Store:
         self._token = b""
         self._ticks: deque[tuple[int, int]] = deque()
         self._unsettled: _Unsettled | None = None
+        self._attempts = 0
         self._loaded = ""
         self._entry_bytes = _BYTES_PER_READ
         self.epoch = 0
@@ -225,10 +226,11 @@ class Store:
     async def _carried_out(self, unsettled: _Unsettled) -> bool:
         """Run a commit's scripts; False where the shard is not ours."""
         names = self._names
+        self._attempts += 1
         for change in unsettled.changes:
             reply = await self._commit(
                 keys=[names.lease, names.totals, names.applied, names.ticks, names.history, names.flows],
-                args=[self._token, self._ttl_ms, change],
+                args=[self._token, self._ttl_ms, change, self._attempts],
             )
             if reply[0] == b"fenced":
                 return False

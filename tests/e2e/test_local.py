@@ -62,7 +62,7 @@ def test_what_is_served_is_what_was_sent(node: tuple[Namespace, Namespace, Names
         talked = generators.tcp(one, two, TWO, 9002, size=3_000_000)
         total = wait_for_total(
             podloxx,
-            lambda pods: len(pods) == 2 and sums_are_the_kernels(here, pods),
+            lambda pods: len(pods) == 2 and sums_are_the_kernels(podloxx, here, pods),
             "the API's sums are the kernel's",
         )
         web, api = total["shop/web"], total["shop/api"]

@@ -75,6 +75,7 @@ def _rest(one: Rig) -> None:
 def _anonymous_kb(one: Rig, name: str) -> int:
     process = one.services[name].process
     assert process is not None
+    assert one.services[name].runs, (name, process.returncode, one.services[name].events()[-5:])
     status = Path(f"/proc/{process.pid}/status").read_text()
     [line] = [line for line in status.splitlines() if line.startswith("RssAnon:")]
     return int(line.split()[1])
