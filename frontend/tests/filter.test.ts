@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { inRange, rangeOf } from '../src/lib/address';
-import { matcher, NO_PORTS, parse, scopesOf, toggled, type Ports } from '../src/lib/filter';
+import { matcher, NO_PORTS, parse, scopesOf, toggled, unknownFields, type Ports } from '../src/lib/filter';
 import { SCOPE_NAMES } from '../src/lib/live-message';
 import { Traffic } from '../src/lib/traffic';
 import { snapshot, type Row } from './messages';
@@ -11,6 +11,7 @@ interface Shared {
   pods: (Omit<Row, 'id' | 'scopes'> & { scopes?: (typeof SCOPE_NAMES)[number][] })[];
   ports: Record<string, number[]>;
   cases: [string, string[]][];
+  unknown: [string, string[]][];
 }
 const shared = JSON.parse(
   readFileSync(new URL('../../tests/contract/filters.json', import.meta.url), 'utf8'),
@@ -32,6 +33,10 @@ function found(text: string, ports: Ports = PORTS): string[] {
 
 test.each(shared.cases)('%s finds %s', (text, names) => {
   expect(found(text)).toEqual(names);
+});
+
+test.each(shared.unknown)('%s names fields that there are none of: %s', (text, names) => {
+  expect(unknownFields(text)).toEqual(names);
 });
 
 test('a port of which nobody has told yet finds nothing', () => {

@@ -7,7 +7,7 @@ test('the start has an empty query', () => {
 });
 
 test.each<Partial<Place>>([
-  { view: 'map', by: 'zone', as: 'matrix' },
+  { view: 'map', by: 'zone', as: 'matrix', now: true },
   { filter: 'ns:shop -label:app=web 10.0.0.0/8' },
   { sort: { by: 'internet', down: true } },
   { sort: { by: 'rate', down: false } },

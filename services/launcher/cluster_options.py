@@ -12,6 +12,7 @@ from typing import Any, Final
 from services.launcher import cluster_doctor, in_cluster, lease, logs, status, top_live
 from services.launcher import context as contexts
 from services.launcher.context import Context
+from services.launcher.filter import FIELDS, unknown_fields
 from services.launcher.images import names
 from services.launcher.images import options as images
 from services.launcher.in_cluster import Plan
@@ -173,6 +174,9 @@ async def carry_out(arguments: argparse.Namespace, wanted: Callable[[argparse.Na
 
 
 def _asked(arguments: argparse.Namespace) -> Asked:
+    if unknown := unknown_fields(arguments.filter):
+        listed = " ".join(f"{name}:" for name in FIELDS)
+        raise UsageError(f"--filter: there is no field {unknown[0]}: to look for; fields are {listed}")
     return Asked(arguments.filter, arguments.sort, arguments.for_s, arguments.once)
 
 

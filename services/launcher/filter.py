@@ -10,6 +10,8 @@ from typing import Final, Protocol, TypeVar
 
 FIELDS: Final = ("ns", "node", "label", "owner", "ip", "port", "scope")
 _RANGE: Final = re.compile(r"[^/]+/\d{1,3}")
+_NAMED: Final = re.compile(r"-?([a-z]+):")
+_DIGITS: Final = re.compile(r"[a-f]+")
 Ports = Mapping[str, Sequence[int]]
 """By `namespace/pod`: those that it serves and those that it calls."""
 Test = Callable[[str], bool]
@@ -51,6 +53,12 @@ def parsed(text: str) -> list[Term]:
         known = bool(colon) and name in FIELDS
         terms.append(Term(name if known else "", value if known else rest, word.startswith("-")))
     return [term for term in terms if term.value]
+
+
+def unknown_fields(text: str) -> list[str]:
+    """What a filter names like a field, though there is none of that name. Digits of addresses are none either."""
+    named = [match[1] for word in text.lower().split() if (match := _NAMED.match(word))]
+    return list(dict.fromkeys(name for name in named if name not in FIELDS and not _DIGITS.fullmatch(name)))
 
 
 def matcher(terms: Sequence[Term], pods: Sequence[_S], ports: Ports) -> Callable[[_S], bool]:

@@ -85,6 +85,7 @@ async def test_a_page_that_wants_a_token_gets_it(redis_server: RedisServer, redi
         (["--url=127.0.0.1"], "is no address of a page"),
         (["--url=http://127.0.0.1:1", "--once"], "cannot be reached"),
         (["--url=http://127.0.0.1:1", "--filter=port:80", "--once"], "cannot be reached"),
+        (["--url=http://127.0.0.1:1", "--filter=ns:shop pod:web"], "there is no field pod:"),
         (["--url=http://127.0.0.1:1", "--token-file=/nowhere"], "cannot read --token-file /nowhere"),
     ],
 )

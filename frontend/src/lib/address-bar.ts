@@ -24,6 +24,8 @@ export interface Place {
   by: Group;
   /** How the map is drawn; "" leaves it to the number of groups. */
   as: Drawing | '';
+  /** The map's amounts: per second, now; otherwise since the session began. */
+  now: boolean;
   /** External: only those without a name of the user's. */
   unknown: boolean;
   /** External: the column it is sorted by, `-` before it for the largest first. */
@@ -38,6 +40,7 @@ export const START: Place = {
   range: null,
   by: 'namespace',
   as: '',
+  now: false,
   unknown: false,
   order: '-total',
 };
@@ -57,6 +60,7 @@ export function placeOf(query: string): Place {
     range: range.length === 2 && from > 0 && to > from ? [from, to] : null,
     by: GROUPS.find((one) => one === asked.get('by')) ?? START.by,
     as: DRAWINGS.find((one) => one === asked.get('as')) ?? START.as,
+    now: asked.get('now') === '1',
     unknown: asked.get('unknown') === '1',
     order: asked.get('order') ?? START.order,
   };
@@ -73,6 +77,7 @@ export function queryOf(place: Place): string {
   if (place.range) asked.set('range', place.range.join('-'));
   if (place.by !== START.by) asked.set('by', place.by);
   if (place.as) asked.set('as', place.as);
+  if (place.now) asked.set('now', '1');
   if (place.order !== START.order) asked.set('order', place.order);
   if (place.unknown) asked.set('unknown', '1');
   const text = asked.toString().replaceAll('%3A', ':').replaceAll('%2F', '/').replaceAll('%3D', '=');

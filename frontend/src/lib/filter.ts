@@ -34,6 +34,16 @@ export function parse(text: string): Term[] {
   return terms;
 }
 
+/** What a filter names like a field, though there is none of that name. Digits of addresses are none either. */
+export function unknownFields(text: string): string[] {
+  const named = text
+    .toLowerCase()
+    .split(/\s+/)
+    .map((word) => /^-?([a-z]+):/.exec(word)?.[1] ?? '');
+  const fields: readonly string[] = FILTER_FIELDS;
+  return [...new Set(named.filter((name) => name && !fields.includes(name) && !/^[a-f]+$/.test(name)))];
+}
+
 /** The filter with a term put in, or taken out where it is there. */
 export function toggled(text: string, term: string): string {
   const words = text.split(/\s+/).filter(Boolean);

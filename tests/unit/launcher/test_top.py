@@ -10,7 +10,7 @@ import pytest
 
 from services.flows.live_message import SCOPE_NAMES
 from services.launcher import top
-from services.launcher.filter import matcher, parsed
+from services.launcher.filter import matcher, parsed, unknown_fields
 
 
 def message(*pods: dict[str, Any], problem: str = "") -> Any:
@@ -89,6 +89,11 @@ def test_a_filter_means_what_it_means_on_the_page(words: str, names: list[str]) 
     found = top.rows(message(*pods))
     fits = matcher(parsed(words), found, SHARED["ports"])
     assert [row.name for row in found if fits(row)] == names
+
+
+@pytest.mark.parametrize(("words", "names"), SHARED["unknown"])
+def test_fields_that_there_are_none_of_are_found(words: str, names: list[str]) -> None:
+    assert unknown_fields(words) == names
 
 
 def lines(sort: str, most: int = 100, **more: Any) -> list[list[str]]:
