@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from kubernetes_asyncio.config.kube_config import EXPIRY_SKEW_PREVENTION_DELAY, 
 
 _SAID_CHARS: Final = 2000
 """What is kept of a program's complaints, from the end."""
+_ABOVE: Final = "If it said why, that stands above."
 _CLUSTER: Final = ("server", "tls-server-name", "insecure-skip-tls-verify", "proxy-url", "disable-compression")
 _EXTENSION: Final = "client.authentication.k8s.io/exec"
 
@@ -109,7 +111,7 @@ class ExecPluginLoader(KubeConfigLoader):
 
 
 async def _ran(argv: list[str], environ: Mapping[str, str], *, interactive: bool) -> tuple[int, bytes, str]:
-    """Exit code, output, and the end of its complaints, which a terminal shows by itself: then they are empty.
+    """Exit code, output, and the end of its complaints; where a terminal has shown them, that they are there.
 
     Its output goes to files: a pipe would have to be drained, and would outlive a program that is ended.
     """
@@ -128,16 +130,41 @@ async def _ran(argv: list[str], environ: Mapping[str, str], *, interactive: bool
             code = await process.wait()
         finally:
             if process.returncode is None:
-                _kill(process, group=not interactive)
+                _kill(process.pid, group=not interactive)
                 await process.wait()
         out.seek(0)
+        if shown:
+            return code, out.read(), _ABOVE
         said.seek(max(said.seek(0, os.SEEK_END) - _SAID_CHARS, 0))
         return code, out.read(), said.read().decode(errors="replace").strip()
 
 
-def _kill(process: asyncio.subprocess.Process, *, group: bool) -> None:
+def _kill(pid: int, *, group: bool) -> None:
+    """End a program and what it started: by its group where it has one of its own, else one by one."""
     with contextlib.suppress(ProcessLookupError):
         if group and sys.platform != "win32":
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+            os.killpg(pid, signal.SIGKILL)
+            return
+        # Before it ends itself: its children would be another's then. One may be a browser, which is asked to end.
+        for one in _started_by(pid):
+            with contextlib.suppress(OSError):
+                os.kill(one, signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+
+
+def _started_by(pid: int) -> list[int]:
+    """The processes that one has started, and theirs; empty where there is no `ps`, as in small containers and on Windows."""
+    argv = ("ps", "-A", "-o", "pid=", "-o", "ppid=")
+    try:
+        # It answers in milliseconds; who hangs is not waited for.
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    children: dict[int, list[int]] = {}
+    for line in done.stdout.splitlines():
+        own, parent = map(int, line.split())
+        children.setdefault(parent, []).append(own)
+    found = [pid]
+    for one in found:
+        found += children.get(one, ())
+    return found[1:]

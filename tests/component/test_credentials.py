@@ -161,6 +161,25 @@ async def test_one_that_says_nothing_is_ended_and_what_it_started_too(
     await until(lambda: not any(map(alive, started(folder))), "both have ended")
 
 
+async def test_one_that_asks_somebody_is_ended_with_what_it_started(folder: Path) -> None:
+    user = {"exec": {"apiVersion": KIND, "command": str(script(folder, SILENT))}}
+    asking_in_time = ASKING.replace(
+        "asyncio.run", "from services.runtime import credentials\ncredentials._PROGRAM_S = 2.0\nasyncio.run"
+    )
+    terminal, ours = os.openpty()
+    try:
+        async with listening(ForwardingApi(), folder, user=user) as kubeconfig:
+            argv = [sys.executable, "-c", asking_in_time, str(kubeconfig)]
+            async with piped(*argv, stdin=ours, cwd=ROOT) as process:
+                _, err = await asyncio.wait_for(process.communicate(), 30)
+    finally:
+        os.close(terminal)
+        os.close(ours)
+    assert b"did not give them within 2 s" in err
+    assert len(started(folder)) == 2
+    await until(lambda: not any(map(alive, started(folder))), "both have ended")
+
+
 async def test_one_that_is_no_longer_waited_for_is_ended(folder: Path) -> None:
     user = {"exec": {"apiVersion": KIND, "command": str(script(folder, SILENT)), "interactiveMode": "Never"}}
     async with listening(ForwardingApi(), folder, user=user) as kubeconfig, asyncio.TaskGroup() as tasks:
@@ -200,6 +219,8 @@ async def test_what_one_says_on_a_terminal_is_seen_there_at_once(folder: Path) -
                 await until(seen, "it says where to log in", 30)
                 (folder / "entered").touch()
                 assert await asyncio.wait_for(process.wait(), 30) == 3
+                seen()
+                assert b"process returned 1. If it said why, that stands above." in b" ".join(said.split())
             finally:
                 if process.returncode is None:
                     process.kill()
