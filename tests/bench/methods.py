@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.capture.sources.choice import SOURCES
 from tests.bench.world import CAPTURER, INTERFACE, World
 from tests.support.wait import wait_until
+from tests.support.watch import OF_LINKS
 
 _ROOT: Final = Path(__file__).parents[2]
 _CAPACITY: Final = 262_144
 NONE: Final = "none"
-OF_LINKS: Final = [name for name in SOURCES if name != "cgroup"]
-"""The flood comes from a packet socket, which is in no control group."""
 TCPDUMP: Final = ["tcpdump", "-n", "-B", "131072", "-i", INTERFACE, "-w", "/dev/null"]
 _READY: Final = ("ready", "listening on")
 _IDLE_POLLS: Final = 100
@@ -40,6 +38,7 @@ class Round:
 
 def methods(programs: Mapping[str, Path]) -> dict[str, list[str]]:
     """The command of each method by its name, first that of no capture at all."""
+    # The flood comes from a packet socket, which is in no control group.
     ours = {name: [sys.executable, "-m", "tests.bench.counting", name, INTERFACE, str(_CAPACITY)] for name in OF_LINKS}
     peers = {name: [str(programs[name]), INTERFACE] for name in ("libpcap", "gopacket") if name in programs}
     return {NONE: [], **ours, "tcpdump": TCPDUMP, **peers}

@@ -66,11 +66,16 @@ def test_all_of_every_interface_is_seen(demo: Launched) -> None:
         # The batch job's pod may have come this moment.
         return set(nodes) == {"node-a", "node-b"} and None not in told and len(told) >= len(watched) - 1 >= 6
 
+    def explained() -> bool:
+        # Some are counted and not yet captured at any moment, many of them in a burst; they do not stay.
+        return all(
+            node["unexplainedPackets"] < node["transmit"]["countedPackets"] / 100
+            for node in demo.get("/traffic/nodes").values()
+        )
+
     wait_until(seen, "both directions of every pod's interface are seen", timeout_s=30)
-    for node in demo.get("/traffic/nodes").values():
-        # Some are counted and not yet captured at any moment.
-        assert node["unexplainedPackets"] < node["transmit"]["countedPackets"] / 100
-        assert node["lostPackets"] == {}
+    wait_until(explained, "what is missing is explained", timeout_s=30)
+    assert all(node["lostPackets"] == {} for node in demo.get("/traffic/nodes").values())
 
 
 def test_what_is_added_up_over_all_pods(demo: Launched) -> None:

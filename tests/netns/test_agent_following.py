@@ -15,14 +15,13 @@ import pytest
 from services.capture.agent import Agent
 from services.capture.fold import Folder
 from services.capture.links import Link
-from services.capture.sources.choice import SOURCES
 from services.flows.delta import Window
 from services.runtime.clock import SystemClock
 from tests.support import generators as frames
 from tests.support.following import Following, following, pair, within
 from tests.support.netns import Namespace, namespaces, veth
 from tests.support.wait import until
-from tests.support.watch import opened
+from tests.support.watch import OF_LINKS, opened
 
 BURST = 300
 
@@ -76,7 +75,7 @@ async def counting(kind: str) -> AsyncIterator[Counting]:
         yield Counting(Agent(source, Folder(1000), SystemClock(), windows.append), seen, windows)
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("kind", OF_LINKS)
 def test_pods_that_come_and_go_under_traffic_are_counted_to_the_byte(
     node_and_pod: tuple[Namespace, Namespace], kind: str
 ) -> None:
@@ -101,7 +100,7 @@ def test_pods_that_come_and_go_under_traffic_are_counted_to_the_byte(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("kind", OF_LINKS)
 def test_a_burst_of_300_pods_is_counted_and_let_go(node_and_pod: tuple[Namespace, Namespace], kind: str) -> None:
     node, pod = node_and_pod
     made = [f"veth{at}" for at in range(BURST)]
@@ -145,7 +144,7 @@ class Talker:
                 self.sent_at_us.append(now)
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("kind", OF_LINKS)
 def test_of_a_pod_that_sends_at_once_no_more_is_missed_than_the_discovery_delay_tells(
     node_and_pod: tuple[Namespace, Namespace], kind: str
 ) -> None:

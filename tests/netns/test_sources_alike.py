@@ -6,12 +6,11 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from services.capture.fold import Folder
-from services.capture.sources.choice import SOURCES
 from services.flows.delta import COUNTERS, FLOW_KEY
 from tests.netns.test_sources_exact import SINGLE
 from tests.support import generators as frames
 from tests.support.netns import Namespace
-from tests.support.watch import HOST, HOST6, POD, Watch, watching
+from tests.support.watch import HOST, HOST6, OF_LINKS, POD, Watch, watching
 
 _ICMP6 = 58
 _ALL_OF_THE_LINK = 0xFF02 << 48
@@ -20,7 +19,7 @@ _ALL_OF_THE_LINK = 0xFF02 << 48
 async def test_all_sources_tell_the_same(pair: tuple[Namespace, Namespace]) -> None:
     node, pod = pair
     async with AsyncExitStack() as stack:
-        watches = [await stack.enter_async_context(watching(node, "veth0", kind=kind)) for kind in SOURCES]
+        watches = [await stack.enter_async_context(watching(node, "veth0", kind=kind)) for kind in OF_LINKS]
         await asyncio.to_thread(talk, node, pod)
         for watch in watches:
             await watch.settled()

@@ -20,6 +20,8 @@ from services.flows.delta import Kind
 from tests.support.netns import Counters, Namespace
 from tests.support.wait import until
 
+OF_LINKS = [name for name in SOURCES if name != "cgroup"]
+"""Sources that are attached to links; the other one counts by control group, on whatever link."""
 NOTHING = Counters(0, 0, 0, 0)
 HOST, POD = "10.9.0.1", "10.9.0.2"
 HOST6, POD6 = "fd09::1", "fd09::2"
