@@ -46,7 +46,8 @@ def test_it_shows_live_traffic_and_leaves_nothing_behind(demo: Launched) -> None
     wait_until(lambda: demo.get("/traffic/overview")["packetsSum"] > packets, "more packets")
     scopes = demo.get("/traffic/overview")["clusterScopes"]
     assert {"same-node", "cross-zone", "internet"} <= set(scopes)
-    assert demo.get("/traffic/overview")["loss"] == {}
+    # A ring may lose some where the machine is busy, and says so.
+    assert demo.get("/traffic/overview")["loss"].keys() <= {"kernel-drop"}
     children = children_of(demo.process.pid)
     assert children
     assert demo.end(signal.SIGINT) == 0
