@@ -62,8 +62,12 @@ def assert_counted_once(podloxx: Answers, total: Any, scope: str = "same-node") 
 
 
 def peers_of(podloxx: Answers, pod: str) -> dict[tuple[str, int, str], Any]:
-    """A pod's peers by protocol, port and address."""
-    found = podloxx.get(f"/traffic/peers?pod={pod}")["peers"]
+    """A pod's peers by protocol, port and address.
+
+    Those without ports are left out: neighbours ask for each other before anybody knows where they are, and what is
+    decided stays.
+    """
+    found = [peer for peer in podloxx.get(f"/traffic/peers?pod={pod}")["peers"] if peer["port"]]
     by_port = {(peer["protocol"], peer["port"], peer["address"]): peer for peer in found}
     assert len(by_port) == len(found), found
     return by_port
