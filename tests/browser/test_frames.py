@@ -187,6 +187,27 @@ async def test_pause_freezes_what_is_seen_and_resume_jumps_to_now(page: Page, fr
     await expect(dashboard.row(page, "paused-0-too")).to_be_visible()
 
 
+async def test_a_pod_with_very_many_peers_lists_the_largest_and_counts_the_others(
+    page: Page, frames: FrameServer
+) -> None:
+    frames.cluster = PretendCluster(300)
+    frames.cluster.talks_with, frames.cluster.more_peers = 247, 40
+    pod = next(iter(frames.cluster.pods.values()))
+    await page.goto(f"{frames.url}?pod={pod.ns}/{pod.name}")
+    listed = page.locator("aside .peers li")
+    await expect(listed).to_have_count(200)
+    sums = [dashboard.size(text) for text in await listed.locator(".sum").all_inner_texts()]
+    assert sums == sorted(sums, reverse=True)
+    # Of 250 in the message, and 40 that the API did not send.
+    more = page.locator("aside .peers").get_by_text("and 90 more")
+    await more.scroll_into_view_if_needed()
+    await expect(more).to_be_in_viewport()
+    raw = page.locator("aside").get_by_role("link", name="Raw peers")
+    assert await raw.get_attribute("href") == f"traffic/peers?pod={pod.ns}%2F{pod.name}"
+    await frames.tick()
+    await expect(listed).to_have_count(200)
+
+
 async def test_ten_thousand_pods_are_a_few_rows_of_the_page(chromium: Browser) -> None:
     page = await chromium.new_page(viewport={"width": 1280, "height": 800})
     async with serving_frames(FrameServer(PretendCluster(10_000))) as server:

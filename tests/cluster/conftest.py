@@ -98,7 +98,7 @@ def target() -> Iterator[Target]:
     if not images:
         pytest.skip(WITHOUT_IMAGES)
     with kube_cluster.running(*images) as cluster:
-        yield Target(cluster.kubeconfig, str(cluster.kubectl), kube_network.INTERNET)
+        yield Target(cluster.kubeconfig, str(cluster.kubectl), kube_network.INTERNET, cluster.api_killed)
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,7 @@ from tests.support.wait import wait_until
 
 FIRST_TRAFFIC_S = 20.0
 MENDED_S = 15.0
-PASSING = ("events", "events.events.k8s.io", "leases.coordination.k8s.io")
-"""Kinds that come and go by themselves."""
+SLEPT_S = 40.0
 
 
 @dataclass
@@ -101,14 +100,9 @@ def rows(launched: Launched) -> set[str]:
     return set(json.loads(body)) if status == 200 else set()
 
 
-def everything(target: Target) -> set[str]:
-    """Kind, name and uid of all that is in the cluster and does not come and go by itself."""
-    kinds = [
-        kind for kind in target.run("api-resources", "--verbs=list", "--output=name").split() if kind not in PASSING
-    ]
-    columns = "custom-columns=K:.kind,S:.metadata.namespace,N:.metadata.name,U:.metadata.uid"
-    listed = target.run("get", ",".join(kinds), "--all-namespaces", f"--output={columns}", "--no-headers")
-    return {" ".join(line.split()) for line in listed.splitlines()}
+def lasting(objects: set[str]) -> set[str]:
+    """Those that other tests' work does not replace meanwhile."""
+    return {one for one in objects if not one.startswith(("Pod ", "EndpointSlice "))}
 
 
 def ours(objects: set[str], namespace: str) -> set[str]:
@@ -186,22 +180,22 @@ def test_an_image_that_no_node_has_is_the_error_and_nothing_is_left(target: Targ
     assert "does not get the image nobody/has/aggregator:" in done.stderr
     assert "podloxx-launch images load" in done.stderr
     assert "removed from the cluster: 0 objects left" in done.stdout
-    assert ours(everything(target), namespace) == set()
+    assert ours(target.everything(), namespace) == set()
 
 
 def test_ctrl_c_leaves_nothing(target: Target, tmp_path: Path) -> None:
-    before = everything(target)
+    before = target.everything()
     with session(target, tmp_path) as one:
-        assert ours(everything(target), one.namespace)
+        assert ours(target.everything(), one.namespace)
         code = one.launched.end()
         assert code == 0, one.err.read_text()
         assert one.launched.process.stdout is not None
         removed = one.launched.process.stdout.read()
         assert "removed from the cluster: 0 objects left" in removed
         print(removed.strip().splitlines()[-1])
-        after = everything(target)
+        after = target.everything()
     assert ours(after, one.namespace) == set()
-    assert {one for one in after ^ before if not one.startswith(("Pod ", "EndpointSlice "))} == set()
+    assert lasting(after ^ before) == set()
 
 
 def test_a_redis_pod_that_goes_is_followed_by_the_next(shown: Session) -> None:
@@ -252,13 +246,39 @@ def test_a_program_of_the_cluster_that_stands_still_is_told_and_outlived(shown: 
     assert shown.until_current() <= MENDED_S
 
 
-def test_a_launcher_that_slept_goes_on(shown: Session) -> None:
+def test_an_api_server_that_starts_anew_is_outlived(shown: Session) -> None:
+    if shown.target.api_killed is None:
+        pytest.skip("without this machine's own cluster its API server is not ours to kill")
     shown.until_current()
-    children = [shown.launched.process.pid]
-    with frozen(*children):
-        # As long as a lid is closed for: the API, which has no way any more, notices.
-        wait_until(lambda: not shown.is_current(), "it stands still", timeout_s=30)
+    with shown.target.api_killed():
+        wait_until(lambda: not shown.is_current(), "it is noticed", timeout_s=10)
     assert shown.until_current() <= MENDED_S
+
+
+def test_a_launcher_that_stands_still_goes_on(shown: Session) -> None:
+    shown.until_current()
+    with frozen(shown.launched.process.pid):
+        wait_until(lambda: not shown.is_current(), "its API, which has no way any more, notices", timeout_s=30)
+    assert shown.until_current() <= MENDED_S
+
+
+def test_a_laptop_that_slept_goes_on(shown: Session) -> None:
+    shown.until_current()
+    pid = shown.launched.process.pid
+    tree = [pid, *descendants(pid)]
+    assert len(tree) > 1
+    with frozen(*tree):
+        # Longer than any of its heartbeats and timeouts, shorter than its --ttl.
+        time.sleep(SLEPT_S)
+    assert shown.until_current() <= MENDED_S
+
+
+def descendants(pid: int) -> list[int]:
+    """The process ids of all that a process has started."""
+    listed = subprocess.run(["ps", "-eo", "ppid=,pid="], capture_output=True, text=True, check=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in listed.splitlines()]
+    children = [child for parent, child in pairs if parent == pid]
+    return children + [one for child in children for one in descendants(child)]
 
 
 @pytest.mark.timeout(200)
@@ -266,20 +286,20 @@ def test_one_that_was_killed_removes_itself_while_another_comes_and_goes(
     target: Target, shown: Session, tmp_path: Path
 ) -> None:
     shown.until_current()
-    before = everything(target)
+    before = target.everything()
     with session(target, tmp_path, "--ttl=30s") as dead, session(target, tmp_path) as other:
         dead.launched.process.kill()
         dead.launched.process.wait()
         # Two at once, of which one goes on.
         other.until_current()
-        assert ours(everything(target), other.namespace)
+        assert ours(target.everything(), other.namespace)
         code = other.launched.end()
         assert other.launched.process.stdout is not None
         assert code == 0, other.err.read_text()
         removed = other.launched.process.stdout.read()
         assert "removed from the cluster: 0 objects left" in removed
         print(removed.strip().splitlines()[-1])
-        assert ours(everything(target), other.namespace) == set()
-        wait_until(lambda: not ours(everything(target), dead.namespace), "the other one removes itself", timeout_s=120)
+        assert ours(target.everything(), other.namespace) == set()
+        wait_until(lambda: not ours(target.everything(), dead.namespace), "the other one removes itself", timeout_s=120)
     assert shown.is_current()
-    assert {one for one in everything(target) ^ before if not one.startswith(("Pod ", "EndpointSlice "))} == set()
+    assert lasting(target.everything() ^ before) == set()

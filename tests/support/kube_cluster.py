@@ -67,6 +67,13 @@ class Cluster:
             node.start_kubelet(self._control.user(f"system:node:{node.name}", "system:nodes"), proxy)
         self._wait(self._nodes_are_ready, "both nodes are ready")
 
+    @contextlib.contextmanager
+    def api_killed(self) -> Iterator[None]:
+        """No API server while inside; a new one is ready after."""
+        with self._control.api_killed():
+            yield
+        self._wait(self._api_is_ready, "the API server is ready again")
+
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         def holds() -> bool:
             self.site.check()

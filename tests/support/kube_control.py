@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,12 +27,25 @@ class ControlPlane:
         self.authority = Authority(self._folder)
         self.host = host_ips(site)[0]
         self.kubeconfig = self.user("admin", "system:masters", host=self.host)
+        self._api_flags: list[str] = []
 
     def start_api(self) -> None:
         """Start etcd and the API server."""
         store = f"unix://{self._folder}/etcd.sock"
         self._start(self._apiserver / "etcd", *self._etcd(store))
-        self._start(self._apiserver / "kube-apiserver", *self._api(store))
+        self._api_flags = self._api(store)
+        self._start(self._apiserver / "kube-apiserver", *self._api_flags)
+
+    @contextlib.contextmanager
+    def api_killed(self) -> Iterator[None]:
+        """No API server, and nothing of the connections through it, while inside; started anew after."""
+        running = self._site.programs["kube-apiserver"]
+        running.kill()
+        running.wait()
+        try:
+            yield
+        finally:
+            self._start(self._apiserver / "kube-apiserver", *self._api_flags)
 
     def start_controllers(self) -> None:
         """Start what makes pods of Deployments and gives them nodes, once the API server is there."""

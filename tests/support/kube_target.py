@@ -7,7 +7,8 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,10 @@ from tests.support.wait import wait_until
 
 _ANSWER_S: Final = 60.0
 _COUNTERS: Final = ("rx_bytes", "rx_packets", "tx_bytes", "tx_packets")
+
+
+_PASSING: Final = ("events", "events.events.k8s.io", "leases.coordination.k8s.io")
+"""Kinds that come and go by themselves."""
 
 
 class KubectlError(Exception):
@@ -31,6 +36,8 @@ class Target:
     kubectl: str = "kubectl"
     internet: tuple[str, ...] = ()
     """Addresses outside the cluster where iperf3, HTTP (8080) and DNS answer; none where we may not ask outside."""
+    api_killed: Callable[[], AbstractContextManager[None]] | None = None
+    """The API server is killed while inside, and a new one ready after; None where it is not ours."""
 
     def run(self, *arguments: str, stdin: str | None = None, timeout_s: float = _ANSWER_S) -> str:
         """What kubectl prints; raises KubectlError."""
@@ -55,6 +62,15 @@ class Target:
         found = json.loads(self.run("get", f"--raw={path}"))
         assert isinstance(found, dict)
         return found
+
+    def everything(self) -> set[str]:
+        """Kind, namespace, name and uid of all objects that do not come and go by themselves."""
+        kinds = [
+            kind for kind in self.run("api-resources", "--verbs=list", "--output=name").split() if kind not in _PASSING
+        ]
+        columns = "custom-columns=K:.kind,S:.metadata.namespace,N:.metadata.name,U:.metadata.uid"
+        listed = self.run("get", ",".join(kinds), "--all-namespaces", f"--output={columns}", "--no-headers")
+        return {" ".join(line.split()) for line in listed.splitlines()}
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Create objects or bring them up to date."""

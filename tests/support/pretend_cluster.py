@@ -33,6 +33,10 @@ class PretendCluster:
     ts: float = START_S
     silent_nodes: int = 1
     problem: str = ""
+    talks_with: int = 6
+    """Pods that are peers of a watched one."""
+    more_peers: int = 0
+    """Peers of it that the message leaves out."""
     pods: dict[int, lm.Pod] = field(default_factory=dict)
     numbers: dict[int, lm.Numbers] = field(default_factory=dict)
     timeline: list[list[int]] = field(default_factory=list)
@@ -175,16 +179,16 @@ class PretendCluster:
             ),
             "peers": peers,
             "words": words.listed,
-            "more": 0,
+            "more": self.more_peers,
         }
 
     def _peers(self, pod: lm.Pod, scale: int, words: lm.Words) -> dict[str, Any]:
         names = ("address", "local", "name", "namespace", "kind", "protocol", "port", "server", "scope", "rule", "via")
-        others = [one for one in self.pods.values() if one.id != pod.id][:6]
+        others = [one for one in self.pods.values() if one.id != pod.id][: self.talks_with]
         w = words.place
         rows: list[tuple[Any, ...]] = []
         for at, one in enumerate(others):
-            near, port = at % 2, (443, 5432, 6379, 8080, 9090, 53)[at]
+            near, port = at % 2, (443, 5432, 6379, 8080, 9090, 53)[at % 6]
             why = ("peer", "same-node", "pod-same-node") if near else ("pod", "cross-zone", "pod-cross-zone")
             told = (one.ips[0], "", one.name, w(one.ns), w("pod"), w("tcp"), port)
             rows.append((*told, *map(w, why), w("")))
