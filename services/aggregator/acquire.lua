@@ -3,7 +3,13 @@
 -- Returns the fencing token, or nothing.
 -- A script that has written may go on where Redis is full: the owner is who makes room there.
 redis.call('PERSIST', KEYS[2])
-if redis.call('EXISTS', KEYS[1]) == 1 or (ARGV[3] ~= '' and redis.call('HEXISTS', KEYS[3], ARGV[3]) == 0) then
+-- Redis's clock may have been set back after its owner died: the lease would last until that time comes again. One that
+-- lives renews it.
+local left = redis.call('PTTL', KEYS[1])
+if left == -1 or left > tonumber(ARGV[1]) then
+  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+end
+if left ~= -2 or (ARGV[3] ~= '' and redis.call('HEXISTS', KEYS[3], ARGV[3]) == 0) then
   return false
 end
 -- Tokens restart when the store was lost: the nonce keeps them apart.

@@ -1,12 +1,15 @@
 -- One commit: all of it or nothing, and only by the owner of the shard.
 -- KEYS: lease, totals, applied, ticks, history, flows. ARGV: token, lease in ms, the change, attempt.
 -- A change with `fresh` begins by emptying the shard; one with `part` brings rows and peers ahead
--- of the change that completes them. Returns {'ok'}, {'fenced'} or {'moved', position}.
+-- of the change that completes them. Returns {'ok'}, {'fenced'} or {'moved', position, token of who brought it there}.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return {'fenced'}
 end
 -- This comes first also because a script that has written may go on where Redis is full.
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local function moved()
+  return {'moved', redis.call('HGET', KEYS[2], 'position') or '', redis.call('HGET', KEYS[2], 'writer') or ''}
+end
 local change = cmsgpack.unpack(ARGV[3])
 local attempt = ARGV[1] .. ' ' .. ARGV[4]
 local latest_attempt = redis.call('HGET', KEYS[2], 'attempt') or ''
@@ -14,7 +17,7 @@ if change.fresh then
   -- A partition may deliver what its sender gave up long ago: it must not empty what followed.
   local token, number = string.match(latest_attempt, '^(%S+) (%d+)$')
   if token == ARGV[1] and tonumber(number) >= tonumber(ARGV[4]) then
-    return {'moved', redis.call('HGET', KEYS[2], 'position') or ''}
+    return moved()
   end
   -- A new epoch: what another one left must not be mixed with ours.
   for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
@@ -26,7 +29,7 @@ if change.fresh then
   redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
   redis.call('HSET', KEYS[2], 'attempt', attempt)
 elseif (change.part or change.expected == '') and latest_attempt ~= attempt then
-  return {'moved', redis.call('HGET', KEYS[2], 'position') or ''}
+  return moved()
 end
 local function set(key, pairs_)
   -- Lua's stack bounds how many arguments one call may have.
@@ -40,9 +43,8 @@ local function drop(key, fields)
   end
 end
 if not change.part then
-  local position = redis.call('HGET', KEYS[2], 'position') or ''
-  if position ~= change.expected then
-    return {'moved', position}
+  if (redis.call('HGET', KEYS[2], 'position') or '') ~= change.expected then
+    return moved()
   end
 end
 -- Totals and applied numbers go with the same command: what may write the ones may write the others.
@@ -69,6 +71,10 @@ if not latest or latest[1] ~= change.position then
 end
 redis.call('XTRIM', KEYS[4], 'MINID', change.oldest_tick)
 redis.call('XTRIM', KEYS[6], 'MINID', change.read_to)
+-- As in renew.lua: what comes next must not lie before what was read.
+if type(redis.pcall('XADD', KEYS[6], change.read_to, 'end', '')) == 'string' then
+  redis.call('XDEL', KEYS[6], change.read_to)
+end
 -- Last: a script that ended half-way, because a right was taken from its user, is carried out again.
-redis.call('HSET', KEYS[2], 'position', change.position)
+redis.call('HSET', KEYS[2], 'writer', ARGV[1], 'position', change.position)
 return {'ok'}

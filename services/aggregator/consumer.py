@@ -22,6 +22,8 @@ _FORGET_BOOT_US: Final = 7_200_000_000
 """An agent silent for two hours is gone; its boot id will not come back."""
 _LONGEST_BOOT: Final = 64
 _LARGEST_SEQ: Final = 1 << 62
+_SET_BACK_US: Final = 5_000_000
+"""By how much Redis's clock goes back where somebody set it, and for how long agents may not know."""
 _GATHER_S: Final = 0.05
 """How often is looked for further batches until a commit is due."""
 _MOST_ROWS: Final = 200_000
@@ -86,6 +88,10 @@ class Consumer:
     work: Work = field(default_factory=Work)
     _applied: set[str] = field(default_factory=set)
     _heard_us: dict[str, int] = field(default_factory=dict)
+    """When each boot id was heard last, by our own clock: Redis's may be set."""
+    _now_us: int = 0
+    """Redis's clock at the last commit."""
+    _set_back_until_us: int = 0
     _due_us: int = 0
     _refused: bool = False
     _waiting: list[Batch] = field(default_factory=list)
@@ -108,7 +114,7 @@ class Consumer:
         else:
             self.inbox.applied, self.cursor = stored
             _log.info("session-continues", epoch=self.store.epoch, n=self.store.n, rows=len(totals.rows.by_number))
-        self._heard_us = dict.fromkeys(self.inbox.applied, now)
+        self._heard_us = dict.fromkeys(self.inbox.applied, self.clock.monotonic_us())
 
     async def step(self, block_ms: int) -> None:
         """Read what is there, or wait for it up to `block_ms`, and commit it."""
@@ -152,15 +158,16 @@ class Consumer:
 
     async def _commit(self, now_us: int) -> None:
         self._book()
+        self._follow_clock(now_us)
         self.totals.settle(now_us)
+        began_us = self.clock.monotonic_us()
         for boot in self._applied:
-            self._heard_us[boot] = now_us
-        forgotten = tuple(boot for boot, heard in self._heard_us.items() if heard < now_us - _FORGET_BOOT_US)
+            self._heard_us[boot] = began_us
+        forgotten = tuple(boot for boot, heard in self._heard_us.items() if heard < began_us - _FORGET_BOOT_US)
         for boot in forgotten:
             del self._heard_us[boot]
             self.inbox.applied.pop(boot, None)
         applied = {boot: self.inbox.applied[boot] for boot in self._applied if boot in self.inbox.applied}
-        began_us = self.clock.monotonic_us()
         await self.store.commit(self.totals, Commit(applied, forgotten, self.cursor, now_us))
         self.work.commits += 1
         self.work.commit_us += self.clock.monotonic_us() - began_us
@@ -168,6 +175,15 @@ class Consumer:
         self._applied.clear()
         self._refused = False
         self._due_us = self.clock.monotonic_us() + int(self.tick_interval_s * 1_000_000)
+
+    def _follow_clock(self, now_us: int) -> None:
+        """Notice where Redis's clock was set back: what is of later than now is no history."""
+        if now_us < self._now_us - _SET_BACK_US:
+            _log.warning("clock-set-back", by_s=round((self._now_us - now_us) / 1e6, 1))
+            self._set_back_until_us = now_us + _SET_BACK_US
+        self._now_us = now_us
+        if now_us < self._set_back_until_us:
+            self.totals.history.drop_later(now_us)
 
     def _take(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> bool:
         """Take entries in order; False where there was no time for all of them."""

@@ -117,6 +117,10 @@ class History:
             self._wide.discard(number)
             self._buckets[number].narrow()
 
+    def drop_later(self, now_us: int) -> None:
+        """Drop what is of a time that is not yet, by a clock that was set back: what passes now would be too old beside it."""
+        self._drop([number for number in self._buckets if number > now_us // _BUCKET_US])
+
     def _bucket(self, number: int) -> Bucket:
         """A bucket that is about to change."""
         self.changed.add(number)
@@ -125,8 +129,11 @@ class History:
 
     def _drop_old(self) -> None:
         oldest = max(self._buckets, default=0) - HISTORY_BUCKETS
-        for old in [number for number in self._buckets if number <= oldest]:
-            del self._buckets[old]
-            self._wide.discard(old)
-            self.changed.discard(old)
-            self.dropped.add(old)
+        self._drop([number for number in self._buckets if number <= oldest])
+
+    def _drop(self, numbers: list[int]) -> None:
+        for number in numbers:
+            del self._buckets[number]
+            self._wide.discard(number)
+            self.changed.discard(number)
+            self.dropped.add(number)

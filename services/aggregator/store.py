@@ -67,6 +67,7 @@ class Store:
         self._ttl_ms = int(lease_ttl_s * 1000)
         self._token = b""
         self._ticks: deque[tuple[int, int]] = deque()
+        """When the kept ticks were made, by our own clock, and their numbers: Redis's clock may be set."""
         self._unsettled: _Unsettled | None = None
         self._attempts = 0
         self._loaded = ""
@@ -173,7 +174,7 @@ class Store:
                 raise FencedError(_TAKEN)
         self._unsettled = None
         self.n = unsettled.n
-        self._ticks.append((unsettled.now_us, unsettled.n))
+        self._ticks.append((self._clock.monotonic_us(), unsettled.n))
         totals.committed()
 
     async def load(self, totals: Totals) -> tuple[dict[str, int], bytes] | None:
@@ -184,7 +185,6 @@ class Store:
         buckets = await self._redis.hgetall(self._names.history)
         applied = await self._redis.hgetall(self._names.applied)
         first = await self._redis.xrange(self._names.ticks, count=1)
-        now = await self.now_us()
         try:
             session = snapshot.restore(totals, stored)
             for at, value in buckets.items():
@@ -203,7 +203,7 @@ class Store:
         self._ticks.clear()
         if first:
             # When the stored ticks were made is not read back: all of them stay for one more term.
-            self._ticks.append((now, traffic.parse_tick_id(first[0][0].decode())[1]))
+            self._ticks.append((self._clock.monotonic_us(), traffic.parse_tick_id(first[0][0].decode())[1]))
         cursor = applied.pop(keys.APPLIED_CURSOR, _BEFORE_EVERYTHING)
         return {boot.decode(): int(seq) for boot, seq in applied.items()}, cursor
 
@@ -234,13 +234,14 @@ class Store:
             )
             if reply[0] == b"fenced":
                 return False
-            if reply[0] == b"moved" and reply[1].decode() != f"{self.epoch}-{unsettled.n}":
+            if reply[0] == b"moved" and reply[1:] != [f"{self.epoch}-{unsettled.n}".encode(), self._token]:
                 self._unsettled = None
                 raise StoreLostError
         return True
 
     async def _renewed(self, ttl_ms: int, cursor: bytes) -> bool:
-        reply = await self._renew(keys=[self._names.lease, self._names.applied], args=[self._token, ttl_ms, cursor])
+        names = self._names
+        reply = await self._renew(keys=[names.lease, names.applied, names.flows], args=[self._token, ttl_ms, cursor])
         return bool(reply[0] == b"ok")
 
     async def _claim_again(self) -> None:
@@ -248,15 +249,18 @@ class Store:
         found = await self._claim(keys=[self._names.lease, self._names.totals], args=[self._token, self._ttl_ms])
         if found is None:
             raise FencedError(_TAKEN)
-        if not found and self.n:
+        position, writer = found[0].decode(), found[1]
+        if not position and self.n:
             raise StoreLostError
-        if found and found.decode() not in {self.position, f"{self.epoch}-{self.n + 1}", self._loaded}:
+        ours = {self.position, self._loaded} | ({f"{self.epoch}-{self.n + 1}"} if writer == self._token else set())
+        if position and position not in ours:
             # Somebody else owned the shard meanwhile, and committed.
             await self.release()
             raise FencedError(_TAKEN)
 
     def _numbers(self, commit: Commit, n: int) -> dict[str, object]:
-        while len(self._ticks) > 1 and self._ticks[0][0] < commit.now_us - keys.TICKS_KEPT_S * 1_000_000:
+        oldest_us = self._clock.monotonic_us() - keys.TICKS_KEPT_S * 1_000_000
+        while len(self._ticks) > 1 and self._ticks[0][0] < oldest_us:
             self._ticks.popleft()
         applied: list[object] = [value for pair in commit.applied.items() for value in (pair[0], str(pair[1]))]
         return {

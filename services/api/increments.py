@@ -39,8 +39,8 @@ class Increments:
     _ticks: deque[_Kept] = field(default_factory=deque)
 
     def add(self, tick: Tick) -> None:
-        """Keep a tick; forget those that are too old, and those before one that is missing."""
-        if self._ticks and tick.n != self._ticks[-1].n + 1:
+        """Keep a tick; forget those that are too old, those before one that is missing, and those of a clock set back."""
+        if self._ticks and (tick.n != self._ticks[-1].n + 1 or tick.at_us < self._ticks[-1].at_us - _KEPT_US):
             self._ticks.clear()
         rows = np.array([change.number for change in tick.changes], np.int64)
         added = np.array([six(change.added) for change in tick.changes], np.int64).reshape(-1, len(SIX))

@@ -130,6 +130,9 @@ class Mirror:
             if not tick.removed:
                 self._add_spark(change.number, tick.at_us // _BUCKET_US, total_bytes(change.added))
         bucket[:] = [max(0, column) for column in bucket]
+        if tick.at_us < self.at_us - STALE_US:
+            # Redis's clock was set back.
+            self.set_now(tick.at_us)
         self._observe(tick)
         add_scopes(self.cluster, tick.cluster)
         for reason, count in tick.loss.items():
@@ -141,7 +144,7 @@ class Mirror:
 
     def live(self, node: str) -> bool:
         """Whether a node's agent reported lately."""
-        return self.now_us - self.reported_us.get(node, 0) < STALE_US
+        return abs(self.now_us - self.reported_us.get(node, 0)) < STALE_US
 
     def live_row(self, row: RowView) -> bool:
         """Whether a row's rates are those of now."""

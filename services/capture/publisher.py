@@ -39,6 +39,10 @@ class ClockSample:
         """How wrong the offset can be by now."""
         return self.error_us + int(abs(now_us - self.at_us) * _DRIFT) + 1
 
+    def agrees(self, earlier: ClockSample) -> bool:
+        """Whether both can be of clocks that nobody has set meanwhile."""
+        return abs(self.offset_us - earlier.offset_us) <= self.error_us + earlier.error_at(self.at_us)
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -122,10 +126,16 @@ class Publisher:
         after = self._clock.monotonic_us()
         middle = (before + after) // 2
         redis_us = int(seconds) * 1_000_000 + int(micros)
-        self._samples.append(ClockSample(middle, redis_us - middle, (after - before) // 2))
+        self._sampled(ClockSample(middle, redis_us - middle, (after - before) // 2))
         if applied is not None:
             self._outbox.confirm(int(applied))
         self._outbox.read(_stream_id(cursor) if isinstance(cursor, bytes) else NOTHING_READ)
+
+    def _sampled(self, sample: ClockSample) -> None:
+        if self._samples and not sample.agrees(self._samples[-1]):
+            # Redis's clock was set: what was read before says nothing of it any more.
+            self._samples.clear()
+        self._samples.append(sample)
 
     async def _send(self, batch: Frozen) -> None:
         self._outbox.sending(batch)

@@ -78,10 +78,11 @@ async def test_totals_are_what_was_there_and_flows_since(api: Served, shard: Sha
 
 
 async def test_flow_of_a_window(api: Served, shard: Shard) -> None:
+    """Of 1000 bytes a minute ago, and 100 now."""
     now = await shard.now_us()
-    old = await shard.commit(change(1, talked(tx_bytes=100)), at_us=now - 60_000_000)
-    await api.at(old.id)
-    assert (await api.get("/traffic/flow"))["shop/web"]["transmitBytes"] == 1000
+    new = await shard.commit(change(1, talked(tx_bytes=100)), at_us=now + 60_000_000)
+    await api.at(new.id)
+    assert (await api.get("/traffic/flow"))["shop/web"]["transmitBytes"] == 100
     assert (await api.get("/traffic/flow?window=100"))["shop/web"]["transmitBytes"] == 1100
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,8 @@ class RedisServer:
 
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "redis.sock"
+        self.environment: dict[str, str] = {}
+        """What it is started with besides this process's own."""
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -32,7 +35,12 @@ class RedisServer:
         self.socket.unlink(missing_ok=True)
         fixed = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no"]
         with (self._folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen([program, *fixed, *options], stdout=log, cwd=self._folder)
+            self._process = subprocess.Popen(
+                [program, *fixed, *options],
+                stdout=log,
+                cwd=self._folder,
+                env={**os.environ, **self.environment},  # noqa: TID251
+            )
         try:
             wait_until(self._answers, "redis-server answers")
         except BaseException:

@@ -47,6 +47,17 @@ def test_windows_add_up_in_the_bucket_in_which_they_end() -> None:
     }
 
 
+def test_what_is_later_than_a_clock_that_was_set_back_is_dropped_and_the_store_is_told() -> None:
+    buckets = Buckets()
+    for hour_s in (0, 3600):
+        buckets.add(1, hour_s * SECOND, 1)
+    buckets.history.committed()
+    buckets.history.drop_later(SECOND)
+    assert buckets.history.dropped == {720}
+    buckets.add(1, 2 * SECOND, 10)
+    assert buckets.all == {0: {1: {Scope.INTERNET: Passed(10, 0)}}}
+
+
 def test_old_buckets_are_dropped_and_the_store_is_told() -> None:
     buckets = Buckets()
     history = buckets.history
