@@ -29,8 +29,8 @@ coverage: setup frontend ## the tests again, twice as slow, and how much of the 
 
 SIDE_BY_SIDE = --numprocesses $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-# Most tests wait more than they work.
-WORKERS ?= 2
+# Most tests wait more than they work: three keep two processors busy.
+WORKERS ?= 3
 
 setup: $(VENV)/.ready ## install Debian packages that are missing, and the virtual environment
 
