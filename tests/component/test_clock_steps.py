@@ -66,7 +66,7 @@ async def test_history_and_api_go_on_after_the_clock_was_set_back(
 
         async def talk(until_there: int) -> None:
             seconds, _ = await redis.time()
-            await agent.send(redis, agent.batch(window([WEB], flow(1, "1.1.1.1", tx=900), second=seconds)))
+            await agent.send(redis, agent.batch(window([WEB], flow(1, "1.1.1.1", tx=900), second=seconds - 1)))
             await until(lambda: is_(applied(redis), until_there), "the batch is applied")
 
         await talk(1)
