@@ -291,7 +291,7 @@ async def test_two_tabs_see_the_same(page: Page, context: BrowserContext, url: s
         await dashboard.says(page, "live")
         return one.keys() == two.keys() and all(two[name] >= one[name] for name in one)
 
-    await until(same, "the other tab has the same pods, and at least their bytes")
+    await until(same, "the other tab has the same pods, and at least their bytes", timeout_s=30)
 
 
 async def read_totals(page: Page) -> dict[str, float]:
