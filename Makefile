@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 FUZZ_VENV := .venv-fuzz
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help run test coverage setup lint types arch unit contract component cluster cluster-up cluster-down netns e2e browser torture bench bench-docs bench-dashboard bench-live fuzz dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
+.PHONY: help run test coverage setup lint types arch unit contract component cluster cluster-up cluster-down netns e2e browser torture chaos bench bench-docs bench-dashboard bench-live fuzz dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,12 @@ torture: setup ## everything killed, stopped, emptied and cut at the moments of 
 	$(PYTEST) -p no:randomly tests/torture --torture-seeds $(SEEDS) --torture-fresh 1 --torture-flushes 12000 --timeout 900
 
 SEEDS ?= 20
+
+chaos: setup ## one fault after the other for ten minutes, written into docs/chaos.md (root)
+	$(PYTEST) -p no:randomly -s tests/torture/test_chaos.py --torture-seed $(SEED) --chaos-seconds $(CHAOS_SECONDS) --chaos-page docs/chaos.md
+
+SEED ?= 1
+CHAOS_SECONDS ?= 600
 
 bench: setup ## measurements, as ratios against peers in the same run (root, a C compiler)
 	$(PYTEST) -p no:randomly -s tests/bench --ignore tests/bench/test_dashboard.py --ignore tests/bench/test_live.py $(BENCH)

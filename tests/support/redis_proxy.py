@@ -119,15 +119,19 @@ class _Link:
 
 
 class RedisProxy:
-    """Listens on `path` for one client process and passes on to `upstream`, in a thread of its own."""
+    """Listens on `path` for one client process and passes on to `upstream`, in a thread of its own.
 
-    def __init__(self, path: Path, upstream: Path, seed: int = 0) -> None:
+    A client in another network comes to `bound`, a TCP socket which is closed at the end.
+    """
+
+    def __init__(self, path: Path, upstream: Path, seed: int = 0, bound: socket.socket | None = None) -> None:
         self.socket = path
+        self._bound = bound
         self._upstream = upstream
         self._random = random.Random(seed)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy {path.name}")
-        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening = bound or socket.socket(socket.AF_UNIX)
         self._links: set[_Link] = set()
         self._handlers: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
@@ -140,7 +144,10 @@ class RedisProxy:
     @property
     def url(self) -> str:
         """What a service's --redis-url takes."""
-        return f"unix://{self.socket}"
+        if self._bound is None:
+            return f"unix://{self.socket}"
+        host, port = self._bound.getsockname()
+        return f"redis://{host}:{port}/0"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -175,9 +182,10 @@ class RedisProxy:
 
     async def _start(self) -> None:
         self._open.set()
-        self._listening.bind(str(self.socket))
-        # Services run as users of their own.
-        self.socket.chmod(0o777)
+        if self._bound is None:
+            self._listening.bind(str(self.socket))
+            # Services run as users of their own.
+            self.socket.chmod(0o777)
         self._listening.setblocking(False)
         self._listening.listen()
         self._loop.add_reader(self._listening, self._accept)
@@ -224,7 +232,8 @@ class RedisProxy:
 
     async def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError):
-            reader, writer = await asyncio.open_unix_connection(sock=connection)
+            opened = asyncio.open_unix_connection if self._bound is None else asyncio.open_connection
+            reader, writer = await opened(sock=connection)
             try:
                 await self._join(reader, writer)
             except* (OSError, asyncio.IncompleteReadError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ _OPTIONS: dict[str, tuple[Any, str]] = {
     "--torture-seeds": (2, "how many seeds each deed is done with"),
     "--torture-seed": (-1, "the one seed to repeat"),
     "--torture-flushes": (80, "for how many flushes memory is watched"),
+    "--chaos-seconds": (0, "for how long chaos goes on; 0: not at all"),
     "--torture-fresh": (0, "1: a rig of its own for each deed, instead of one for each seed"),
 }
 
@@ -22,11 +24,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("torture")
     for name, (default, meaning) in _OPTIONS.items():
         group.addoption(name, type=int, default=default, help=meaning)
+    group.addoption("--chaos-clock", action="store_true", help="also step Redis's clock, which is known to lose bytes")
+    group.addoption("--chaos-page", default="", help="the page of the documentation to write its figures into")
 
 
 def _chosen(config: pytest.Config, name: str) -> int:
     # The options are known where these tests were asked for by their folder.
     return int(config.getoption(name, default=_OPTIONS[name][0]))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Chaos is for who asks for it: `make chaos`."""
+    return True if collection_path.name == "test_chaos.py" and not _chosen(config, "--chaos-seconds") else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -42,6 +51,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def flushes(request: pytest.FixtureRequest) -> int:
     """For how many flushes memory is watched."""
     return _chosen(request.config, "--torture-flushes")
+
+
+@pytest.fixture
+def chaos_s(request: pytest.FixtureRequest) -> int:
+    """For how long chaos goes on."""
+    return _chosen(request.config, "--chaos-seconds")
+
+
+@pytest.fixture
+def chaos_seed(request: pytest.FixtureRequest) -> int:
+    """The seed of chaos."""
+    return max(1, _chosen(request.config, "--torture-seed"))
 
 
 @pytest.fixture(scope="module")
