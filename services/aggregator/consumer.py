@@ -89,8 +89,6 @@ class Consumer:
     _applied: set[str] = field(default_factory=set)
     _heard_us: dict[str, int] = field(default_factory=dict)
     """When each boot id was heard last, by our own clock: Redis's may be set."""
-    _now_us: int = 0
-    """Redis's clock at the last commit."""
     _set_back_until_us: int = 0
     _due_us: int = 0
     _refused: bool = False
@@ -178,10 +176,9 @@ class Consumer:
 
     def _follow_clock(self, now_us: int) -> None:
         """Notice where Redis's clock was set back: what is of later than now is no history."""
-        if now_us < self._now_us - _SET_BACK_US:
-            _log.warning("clock-set-back", by_s=round((self._now_us - now_us) / 1e6, 1))
+        if now_us < self.work.committed_at_us - _SET_BACK_US:
+            _log.warning("clock-set-back", by_s=round((self.work.committed_at_us - now_us) / 1e6, 1))
             self._set_back_until_us = now_us + _SET_BACK_US
-        self._now_us = now_us
         if now_us < self._set_back_until_us:
             self.totals.history.drop_later(now_us)
 

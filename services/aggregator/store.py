@@ -52,7 +52,6 @@ class _Unsettled:
     """A commit of which it is not known yet whether it was carried out: scripts' arguments, in order."""
 
     n: int
-    now_us: int
     changes: list[bytes]
 
 
@@ -159,7 +158,7 @@ class Store:
         prefix = {"peers_prefix": self._names.peers_prefix}
         # Lua's strings are bytes: both kinds travel as what older readers call raw.
         packed = [msgpack.packb(one | prefix, use_bin_type=False) for one in (*ahead, last)]
-        self._unsettled = _Unsettled(n, commit.now_us, packed)
+        self._unsettled = _Unsettled(n, packed)
         await self.settle(totals)
 
     async def settle(self, totals: Totals) -> None:

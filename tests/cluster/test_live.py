@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.kube_target import Target
-from tests.support.launched import PROGRAM, ROOT, Launched, port_of
+from tests.support.launched import PROGRAM, ROOT, Launched, children_of, port_of
 from tests.support.wait import wait_until
 
 FIRST_TRAFFIC_S = 20.0
@@ -265,20 +265,12 @@ def test_a_launcher_that_stands_still_goes_on(shown: Session) -> None:
 def test_a_laptop_that_slept_goes_on(shown: Session) -> None:
     shown.until_current()
     pid = shown.launched.process.pid
-    tree = [pid, *descendants(pid)]
+    tree = [pid, *children_of(pid)]
     assert len(tree) > 1
     with frozen(*tree):
         # Longer than any of its heartbeats and timeouts, shorter than its --ttl.
         time.sleep(SLEPT_S)
     assert shown.until_current() <= MENDED_S
-
-
-def descendants(pid: int) -> list[int]:
-    """The process ids of all that a process has started."""
-    listed = subprocess.run(["ps", "-eo", "ppid=,pid="], capture_output=True, text=True, check=True).stdout
-    pairs = [tuple(map(int, line.split())) for line in listed.splitlines()]
-    children = [child for parent, child in pairs if parent == pid]
-    return children + [one for child in children for one in descendants(child)]
 
 
 @pytest.mark.timeout(200)

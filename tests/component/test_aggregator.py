@@ -8,7 +8,7 @@ from typing import Any
 
 from services.flows.scope import Scope
 from tests.support.agents import NAMES, ScriptedAgent
-from tests.support.aggregators import Aggregators, applied, batch_of, is_, sent, session, ticked
+from tests.support.aggregators import Aggregators, applied, batch_of, begun, is_, sent, session, ticked
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 
@@ -28,10 +28,7 @@ async def test_killed_and_started_again_it_goes_on_exactly(redis: Any, aggregato
 
 
 async def test_a_store_that_was_emptied_is_written_again(redis: Any, aggregators: Aggregators) -> None:
-    aggregators.start()
-    agent = ScriptedAgent()
-    await agent.send(redis, batch_of(agent, 900))
-    await until(lambda: applied(redis), "the batch is applied")
+    agent = await begun(redis, aggregators, 900)
     before = await session(redis)
     await redis.flushall()
     await agent.send(redis, batch_of(agent, 1))
@@ -43,10 +40,7 @@ async def test_a_store_that_was_emptied_is_written_again(redis: Any, aggregators
 
 
 async def test_redis_killed_and_started_again(redis_server: RedisServer, redis: Any, aggregators: Aggregators) -> None:
-    aggregators.start()
-    agent = ScriptedAgent()
-    await agent.send(redis, batch_of(agent, 900))
-    await until(lambda: applied(redis), "the batch is applied")
+    await begun(redis, aggregators, 900)
     redis_server.kill()
     redis_server.start()
     await until(lambda: is_(applied(redis), 1), "everything is there again", timeout_s=20)
@@ -54,10 +48,8 @@ async def test_redis_killed_and_started_again(redis_server: RedisServer, redis: 
 
 
 async def test_a_standby_takes_over(redis: Any, aggregators: Aggregators) -> None:
-    first = aggregators.start()
-    agent = ScriptedAgent()
-    await agent.send(redis, batch_of(agent, 1))
-    await until(lambda: applied(redis), "the first one works")
+    agent = await begun(redis, aggregators, 1)
+    first = aggregators.processes[0]
     aggregators.start()
     first.send_signal(signal.SIGSTOP)
     await agent.send(redis, batch_of(agent, 10))

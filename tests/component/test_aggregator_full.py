@@ -12,8 +12,8 @@ from redis.exceptions import OutOfMemoryError
 from services.capture.publisher import Origin, Publisher
 from services.flows.delta import FLOW, Kind, Rows, Side, Window
 from services.runtime.clock import SystemClock
-from tests.support.agents import NAMES, ScriptedAgent, attachment
-from tests.support.aggregators import Aggregators, applied, batch_of, is_, peers_sent, sent, session
+from tests.support.agents import NAMES, attachment
+from tests.support.aggregators import Aggregators, applied, batch_of, begun, is_, peers_sent, sent, session
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 
@@ -121,10 +121,7 @@ async def test_an_aggregator_that_starts_at_a_full_store_empties_it(redis: Any, 
 async def test_where_others_filled_it_what_was_sent_is_committed_all_the_same(
     redis: Any, aggregators: Aggregators
 ) -> None:
-    aggregators.start()
-    agent = ScriptedAgent()
-    await agent.send(redis, batch_of(agent, 1))
-    await until(lambda: applied(redis), "the first batch is applied")
+    agent = await begun(redis, aggregators, 1)
     batch = batch_of(agent, 10)
     aggregators.processes[0].send_signal(signal.SIGSTOP)
     await agent.send(redis, batch)
@@ -145,10 +142,7 @@ async def test_where_others_filled_it_what_was_sent_is_committed_all_the_same(
 async def test_a_full_store_that_lost_everything_is_written_again(
     redis: Any, redis_server: RedisServer, aggregators: Aggregators
 ) -> None:
-    aggregators.start()
-    agent = ScriptedAgent()
-    await agent.send(redis, batch_of(agent, 1))
-    await until(lambda: applied(redis), "the first batch is applied")
+    await begun(redis, aggregators, 1)
     aggregators.processes[0].send_signal(signal.SIGSTOP)
     redis_server.kill()
     redis_server.start()

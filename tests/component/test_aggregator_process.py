@@ -15,15 +15,12 @@ from services.flows.delta import Batch
 from services.flows.traffic import ROW_COUNTERS
 from services.runtime.clock import SystemClock
 from tests.support.agents import NAMES, ScriptedAgent, fields, flow, window
-from tests.support.aggregators import WEB, Aggregators, applied, batch_of, is_, sent, session, ticked, ticks
+from tests.support.aggregators import WEB, Aggregators, applied, batch_of, begun, is_, sent, session, ticked, ticks
 from tests.support.wait import until
 
 
 async def test_a_batch_becomes_rows_peers_a_tick_and_history(redis: Any, aggregators: Aggregators) -> None:
-    aggregators.start()
-    agent = ScriptedAgent()
-    await agent.send(redis, batch_of(agent, 900))
-    await until(lambda: applied(redis), "the batch is applied")
+    await begun(redis, aggregators, 900)
     assert await sent(redis) == 900
     assert await ticked(redis) == 900
     [peer] = peer_store.decode_peers(await redis.hgetall(NAMES.peers(1)))

@@ -13,7 +13,7 @@ from services.capture.publisher import Origin, Publisher
 from services.flows import keys, wire
 from services.runtime.clock import SystemClock
 from tests.support.agents import NAMES, SECOND, ScriptedAgent, attachment, flow, window
-from tests.support.aggregators import WEB, Aggregators, applied, batch_of, history_sent, is_, sent
+from tests.support.aggregators import WEB, Aggregators, applied, batch_of, begun, history_sent, is_, sent
 from tests.support.redis_server import RedisServer
 from tests.support.served import serving
 from tests.support.stepped_clock import SteppedClock
@@ -47,10 +47,7 @@ async def test_the_clock_is_stepped(redis: Any, clock: SteppedClock) -> None:
 
 @pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S])
 async def test_totals_go_on(redis: Any, clock: SteppedClock, aggregators: Aggregators, step_s: float) -> None:
-    aggregators.start()
-    agent = ScriptedAgent()
-    await agent.send(redis, batch_of(agent, 900))
-    await until(lambda: applied(redis), "the first batch is applied")
+    agent = await begun(redis, aggregators, 900)
     clock.step(step_s)
     await agent.send(redis, batch_of(agent, 90))
     await until(lambda: is_(applied(redis), 2), "the second batch is applied")
@@ -84,10 +81,7 @@ async def test_history_and_api_go_on_after_the_clock_was_set_back(
 async def test_nobody_reads_before_where_batches_come_after_the_clock_was_on_for_a_while(
     redis: Any, clock: SteppedClock, aggregators: Aggregators
 ) -> None:
-    aggregators.start()
-    agent = ScriptedAgent()
-    await agent.send(redis, batch_of(agent, 900))
-    await until(lambda: applied(redis), "the first batch is applied")
+    agent = await begun(redis, aggregators, 900)
     until_s = (await redis.time())[0] + HOUR_S / 2
     clock.step(HOUR_S)
 
@@ -105,16 +99,12 @@ async def test_nobody_reads_before_where_batches_come_after_the_clock_was_on_for
 
 async def test_who_slept_all_night_is_not_forgotten(redis: Any, clock: SteppedClock, aggregators: Aggregators) -> None:
     """In a suspended machine the time of day goes on, and what it takes to forget an agent does not pass."""
-    aggregators.start()
-    agent, other = ScriptedAgent(), ScriptedAgent("node-b", "boot-b")
-    first = batch_of(agent, 900)
-    await agent.send(redis, first)
-    await until(lambda: applied(redis), "the first batch is applied")
+    agent, other = await begun(redis, aggregators, 900), ScriptedAgent("node-b", "boot-b")
     clock.step(8 * HOUR_S)
     await other.send(redis, other.batch(window([attachment(1, "10.1.0.9")])))
     await until(lambda: applied(redis, "boot-b"), "the other one is heard")
     # As it never heard that it was applied.
-    await agent.send(redis, first)
+    await agent.send(redis, agent.sent[0])
     await agent.send(redis, batch_of(agent, 90))
     await until(lambda: is_(applied(redis), 2), "the second batch is applied")
     assert await sent(redis) == 990
@@ -139,10 +129,8 @@ async def test_an_agent_follows_at_once(redis: Any, clock: SteppedClock) -> None
 async def test_a_lease_that_a_step_made_longer_is_taken_over_all_the_same(
     redis: Any, clock: SteppedClock, aggregators: Aggregators
 ) -> None:
-    first = aggregators.start()
-    agent = ScriptedAgent()
-    await agent.send(redis, batch_of(agent, 900))
-    await until(lambda: applied(redis), "the first one works")
+    agent = await begun(redis, aggregators, 900)
+    first = aggregators.processes[0]
     first.kill()
     clock.step(-HOUR_S)
     assert await redis.pttl(NAMES.lease) > 1000
@@ -155,10 +143,7 @@ async def test_a_lease_that_a_step_made_longer_is_taken_over_all_the_same(
 async def test_a_lease_that_a_step_ended_is_not_owned_by_two(
     redis: Any, clock: SteppedClock, aggregators: Aggregators
 ) -> None:
-    aggregators.start()
-    agent = ScriptedAgent()
-    await agent.send(redis, batch_of(agent, 900))
-    await until(lambda: applied(redis), "the first one works")
+    agent = await begun(redis, aggregators, 900)
     aggregators.start()
     for at in range(1, 6):
         clock.step(HOUR_S)

@@ -12,6 +12,7 @@ from services.flows import history, keys, peer_store, traffic
 from services.flows.traffic import ROW_COUNTERS, Session
 from tests.support.agents import NAMES, ScriptedAgent, attachment, flow, window
 from tests.support.redis_server import RedisServer
+from tests.support.wait import until
 from tests.support.worlds import CONTENT
 
 WEB: Final = attachment(1, "10.1.0.2")
@@ -43,6 +44,15 @@ class Aggregators:
         for process in self.processes:
             process.kill()
             process.communicate()
+
+
+async def begun(redis: Any, aggregators: Aggregators, size: int) -> ScriptedAgent:
+    """Start an aggregator; the agent whose first batch, of `size` bytes, it has applied."""
+    aggregators.start()
+    agent = ScriptedAgent()
+    await agent.send(redis, batch_of(agent, size))
+    await until(lambda: applied(redis), "the first batch is applied")
+    return agent
 
 
 async def applied(redis: Any, boot: str = "boot-a") -> int:

@@ -344,23 +344,18 @@ def rig(folder: Path, seed: int, flush_s: float = 0.1, *, apart: bool = False) -
         server.start(*options)
         stack.callback(server.kill)
         admin = stack.enter_context(redis.Redis(unix_socket_path=str(server.socket)))
+        spaces = {node: line.node for node, line in zip(NODES, lines, strict=True)}
         cables = {}
         if apart:
-            hub, alone = stack.enter_context(namespaces("hub", "alone"))
-            spaces = {AGGREGATOR: alone, **{node: line.node for node, line in zip(NODES, lines, strict=True)}}
+            hub, spaces[AGGREGATOR] = stack.enter_context(namespaces("hub", "alone"))
             cables = {name: cable(hub, space, at) for at, (name, space) in enumerate(spaces.items())}
+        bound = {name: one.listening for name, one in cables.items()}
         proxies = {
-            name: stack.enter_context(
-                RedisProxy(
-                    folder / f"{name}.sock", server.socket, seed, cables[name].listening if name in cables else None
-                )
-            )
+            name: stack.enter_context(RedisProxy(folder / f"{name}.sock", server.socket, seed, bound.get(name)))
             for name in _USER
         }
         port = free_port()
-        inside = {name: one.space.command() for name, one in cables.items()} | {
-            node: line.node.command() for node, line in zip(NODES, lines, strict=True)
-        }
+        inside = {name: space.command() for name, space in spaces.items()}
         services = _services(folder, proxies, passwords, lines, inside, (port, flush_s))
         for service in services.values():
             stack.callback(service.kill)
