@@ -155,8 +155,10 @@ images: setup ## build the container images, once for each state of their source
 rig: setup apiserver engine images ## tests of the images, in containers beside a real API server (root, Go 1.26)
 	bash scripts/with-engine --apart $(PYTEST) -p no:randomly -s tests/rig
 
-dist: setup dashboard ## pack the launcher into one file for this system, architecture and Python
-	VENV="$(VENV)" bash scripts/build-dist
+dist: setup dashboard ## pack the launcher into one file for each system and architecture
+	$(BIN)/python scripts/build_dist.py $(DIST)
+
+DIST ?=
 
 lock: ## renew requirements.lock, images.lock and fuzz.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
