@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from scripts.build_dist import PYTHONS, TARGETS
 from services.launcher.images.names import SERVICES
 from tests.support.programs import WITHOUT, built
 
@@ -54,6 +56,15 @@ def test_a_release_has_every_image() -> None:
     text = (ROOT / ".github/workflows/release.yml").read_text()
     assert f"for service in {' '.join(SERVICES)}; do" in text
     assert f"service: [{', '.join(SERVICES)}]" in text
+
+
+def test_a_release_runs_every_file_with_every_python() -> None:
+    text = (ROOT / ".github/workflows/release.yml").read_text()
+    assert re.findall(r"\{name: (\S+), runner: ", text) == list(TARGETS)
+    assert f"python: {json.dumps(PYTHONS)}" in text
+    assert "needs: [wheels, files, images]" in text
+    assert "made/dist/*" in text
+    assert "sha256sum" in text
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
