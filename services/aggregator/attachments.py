@@ -8,13 +8,13 @@ from typing import Final
 
 from services.aggregator.directory import Directory, interface_names
 from services.aggregator.names import Names
-from services.aggregator.point import Gap, Key, Point, Subject, counters_before, gap_between, where
+from services.aggregator.point import Gap, Key, Point, Site, Subject, counters_before, gap_between, where
 from services.aggregator.rows import Rows
 from services.aggregator.sights import Sights
 from services.aggregator.stand_ins import StandIns
 from services.flows.address import Address, to_words
 from services.flows.coverage import plus
-from services.flows.delta import Attachment, Batch, Coverage, InterfaceCounters
+from services.flows.delta import Attachment, Batch, Coverage, InterfaceCounters, Window
 from services.flows.scope import Ambiguous, Place, Pod
 from services.flows.traffic import Identity
 
@@ -43,8 +43,7 @@ class Points:
     of_row: dict[int, dict[Key, Point]] = field(default_factory=dict)
     of_node: dict[str, dict[Key, Point]] = field(default_factory=dict)
     _changed: set[Address] = field(default_factory=set)
-    _latest: dict[tuple[str, str, int], Key] = field(default_factory=dict)
-    """By node, interface name and index."""
+    _latest: dict[Site, Key] = field(default_factory=dict)
     _address_rows: int = 0
     _swept_us: int = 0
 
@@ -53,14 +52,15 @@ class Points:
         changed, self._changed = self._changed, set()
         return changed
 
-    def observe(self, batch: Batch, attachments: tuple[Attachment, ...], start_us: int, end_us: int) -> list[Gap]:
+    def observe(self, batch: Batch, window: Window) -> list[Gap]:
         """Take the attachments that a window of `batch` reports; what was missed before them."""
         gaps = []
-        for attachment in attachments:
+        _, end_us = batch.times(window)
+        for attachment in window.attachments:
             key = batch.boot, attachment.id
             point = self.known.get(key)
             if point is None:
-                gaps += self._attach(batch, attachment, start_us, end_us)
+                gaps += self._attach(batch, window, attachment)
                 point = self.known[key]
             elif (
                 attachment.addresses != point.addresses
@@ -82,12 +82,12 @@ class Points:
                 self._show(point)
         return gaps
 
-    def late(self, batch: Batch, attachments: Iterable[Attachment], start_us: int) -> set[int]:
-        """Attachments, reported for a window from `start_us` on, whose interface another agent has taken over.
+    def late(self, batch: Batch, window: Window) -> set[int]:
+        """Attachments that a window reports, and whose interface another agent has taken over.
 
         What an agent sent last may arrive after its successor began, whose gap holds it already.
         """
-        return {one.id for one in attachments if self._is_late(batch, one, start_us)}
+        return {one.id for one in window.attachments if self._is_late(batch, one, window.start_us)}
 
     def account(self, key: Key, seen: InterfaceCounters) -> None:
         """Note what a window of an observation point brought into the totals."""
@@ -229,22 +229,26 @@ class Points:
         point = self.known.get((batch.boot, attachment.id))
         if point is not None:
             return point.replaced
-        latest = self.known.get(self._latest.get((batch.node, attachment.interface, attachment.index), ("", 0)))
+        site = Site(batch.node, batch.machine, attachment.interface, attachment.index)
+        latest = self.known.get(self._latest.get(site, ("", 0)))
         if latest is None or latest.boot == batch.boot:
             return False
-        # Without counters, as files are, they are not of one interface.
+        # Both times are of one clock that nobody can set. Without counters, as files are, they are not of one interface.
         return latest.first is not None and attachment.first_counters is not None and start_us < latest.began_us
 
-    def _attach(self, batch: Batch, attachment: Attachment, start_us: int, end_us: int) -> list[Gap]:
+    def _attach(self, batch: Batch, window: Window, attachment: Attachment) -> list[Gap]:
         counters = counters_before(attachment)
+        start_us, end_us = batch.times(window)
         point = Point(
             row=0,
             node=batch.node,
+            machine=batch.machine,
             boot=batch.boot,
             interface=attachment.interface,
             index=attachment.index,
             source=attachment.source,
             # Agents cut their windows at every attach: what passed earlier in this one nobody could see.
+            began_us=window.start_us,
             from_us=start_us,
             reported_us=end_us,
             coverage=attachment.coverage,

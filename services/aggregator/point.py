@@ -29,14 +29,17 @@ class Subject(NamedTuple):
 
 @dataclass(slots=True)
 class Point:
-    """An observation point as the aggregator holds it; times are Redis microseconds."""
+    """An observation point as the aggregator holds it; times are Redis microseconds but where it says so."""
 
     row: int
     node: str
+    machine: str
     boot: str
     interface: str
     index: int
     source: str
+    began_us: int
+    """When its agent began to watch it, by the monotonic clock of its machine's run."""
     from_us: int
     """Since when all that passed is in the totals."""
     reported_us: int
@@ -70,11 +73,6 @@ class Point:
         return self.detached_us is None and not self.replaced
 
     @property
-    def began_us(self) -> int:
-        """When its agent began to watch it."""
-        return self.gap_to_us or self.from_us
-
-    @property
     def covered(self) -> Coverage:
         """How much of its pod's traffic it sees, as far as anybody knows."""
         return self.measured or self.coverage
@@ -90,9 +88,18 @@ class Gap:
     end_us: int
 
 
-def where(point: Point) -> tuple[str, str, int]:
-    """What it has in common with the points before and after it: node, interface name and index."""
-    return point.node, point.interface, point.index
+class Site(NamedTuple):
+    """What a point has in common with those before and after it on the same interface."""
+
+    node: str
+    machine: str
+    interface: str
+    ifindex: int
+
+
+def where(point: Point) -> Site:
+    """The interface of a point."""
+    return Site(point.node, point.machine, point.interface, point.index)
 
 
 def counters_before(attachment: Attachment) -> InterfaceCounters | None:

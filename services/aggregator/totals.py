@@ -188,10 +188,10 @@ class Totals:
     def _window(self, batch: Batch, window: Window) -> Told:
         """Take everything of a window but its flows; what came too late, and is in a gap already, is left out."""
         start, end = batch.times(window)
-        if late := self.points.late(batch, window.attachments, start):
+        if late := self.points.late(batch, window):
             window = _without(window, late)
         self.directory.at(start - batch.error_us, end + batch.error_us)
-        gaps = self.points.observe(batch, window.attachments, start, end)
+        gaps = self.points.observe(batch, window)
         self.follow_moves()
         for gap in gaps:
             self._book_gap(gap, start, end)

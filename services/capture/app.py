@@ -21,7 +21,7 @@ from services.capture.sources.choice import opened
 from services.flows import keys
 from services.flows.address import Address
 from services.runtime import redis_client
-from services.runtime.clock import SystemClock
+from services.runtime.clock import SystemClock, kernel_run
 from services.runtime.errors import PodloxxError, UsageError
 from services.runtime.health import Heartbeat
 from services.runtime.log import get_logger
@@ -40,7 +40,7 @@ async def run(settings: CaptureSettings, stop: Stop) -> None:
     clock = SystemClock()
     redis = redis_client.connect(settings)
     files = settings.capture == "pcap"
-    origin = Origin(settings.node, secrets.token_hex(8), own_time=files)
+    origin = Origin(settings.node, secrets.token_hex(8), kernel_run(), own_time=files)
     publisher = Publisher(redis, keys.Keys(settings.shard), origin, settings.batch_rows, clock)
     heartbeat = Heartbeat(settings.heartbeat_file)
     try:

@@ -46,13 +46,14 @@ class ClockSample:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who publishes: the node, and a boot id that is new at every start of the agent.
+    """Who publishes: the node, a boot id that is new at every start of the agent, and the kernel's own.
 
     With `own_time` windows carry times that are Redis's already (a file's time), and no offset.
     """
 
     node: str
     boot: str
+    machine: str = ""
     own_time: bool = False
 
 
@@ -162,6 +163,7 @@ class Publisher:
                 error_us=0 if own else best.error_at(now),
                 windows=windows,
                 gauges=self._gauges,
+                machine=self._origin.machine,
             )
         )
 

@@ -192,7 +192,8 @@ class Batch:
     """What an agent publishes under one number; immutable from its first send attempt on.
 
     Add `offset_us` to an agent's monotonic time to get Redis time; the offset is known to
-    within `error_us`. `gauges` are the agent's own metrics at the time of freezing.
+    within `error_us`. `gauges` are the agent's own metrics at the time of freezing. `machine` names the
+    run of the node's kernel: the monotonic times of all agents with the same one are of one clock.
     """
 
     node: str
@@ -202,6 +203,7 @@ class Batch:
     error_us: int
     windows: tuple[Window, ...]
     gauges: Mapping[str, float] = field(default_factory=dict)
+    machine: str = ""
 
     def times(self, window: Window) -> tuple[int, int]:
         """Start and end of one of its windows in Redis time."""

@@ -31,7 +31,7 @@ from services.flows.delta import (
 )
 from services.flows.table import group_columns, transposed
 
-VERSION: Final = 2
+VERSION: Final = 3
 _PLAIN: Final = ("attachment", "kind", "protocol", "server", "port", *COUNTERS)
 _WORD: Final = {name: offset // 8 for name, (kind, offset, *_) in (FLOW.fields or {}).items() if kind.itemsize == 8}
 """Which word of a row each column is that takes a whole one."""
@@ -53,6 +53,7 @@ def encode(batch: Batch) -> bytes:
             "v": VERSION,
             "node": batch.node,
             "boot": batch.boot,
+            "machine": batch.machine,
             "seq": batch.seq,
             "offset": batch.offset_us,
             "error": batch.error_us,
@@ -86,6 +87,7 @@ def decode(data: bytes) -> Batch:
         error_us=_count(raw, "error"),
         windows=windows,
         gauges=_numbers(raw, "gauges"),
+        machine=_get(raw, "machine", str),
     )
 
 

@@ -66,12 +66,13 @@ class ScriptedAgent:
     node: str = "node-a"
     boot: str = "boot-a"
     seq: int = 0
+    machine: str = ""
     sent: list[Batch] = field(default_factory=list)
 
     def batch(self, *windows: Window) -> Batch:
         """The next batch."""
         self.seq += 1
-        batch = Batch(self.node, self.boot, self.seq, 0, 0, windows, {"attachments": 1})
+        batch = Batch(self.node, self.boot, self.seq, 0, 0, windows, {"attachments": 1}, self.machine)
         self.sent.append(batch)
         return batch
 

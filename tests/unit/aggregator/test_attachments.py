@@ -21,7 +21,7 @@ from services.flows.address import Address
 from services.flows.delta import Attachment, Coverage, InterfaceCounters
 from services.flows.scope import Ambiguous, Pod
 from services.flows.traffic import Identity
-from tests.support.agents import SECOND, ScriptedAgent, attachment, detached
+from tests.support.agents import SECOND, ScriptedAgent, attachment, detached, window
 from tests.support.worlds import directory
 
 FIRST = np.zeros(1, np.int64)
@@ -46,20 +46,22 @@ class Watcher:
 
     def __init__(self) -> None:
         self.points = Points(directory(), Rows())
-        self.agents = {"a": ScriptedAgent(), "a2": ScriptedAgent(boot="boot-a2"), "b": ScriptedAgent("node-b", "b")}
+        self.agents = {boot: ScriptedAgent(boot=f"boot-{boot}") for boot in ("a", "a2", "a3")}
+        self.agents["b"] = ScriptedAgent("node-b", "b")
 
-    def see(self, *attachments: Attachment, second: int = 0, agent: str = "a") -> list[Gap]:
-        """A window lists `attachments`."""
-        batch = replace(self.agents[agent].batch(), windows=())
-        return self.points.observe(batch, attachments, second * SECOND, (second + 1) * SECOND)
+    def see(self, *attachments: Attachment, second: int = 0, agent: str = "a", offset_s: int = 0) -> list[Gap]:
+        """A window lists `attachments`; Redis's clock is `offset_s` before the agent's."""
+        batch = replace(self.agents[agent].batch(), offset_us=offset_s * SECOND)
+        return self.points.observe(batch, window(attachments, second=second))
 
     def stand_in(self, second: int = 0) -> Pod | None:
         """Who is known by frames alone to have had `STRANGER`'s address in a window of one second."""
         return self.points.stand_ins.pod(ip("172.17.0.2"), second * SECOND, (second + 1) * SECOND)
 
-    def late(self, *attachments: Attachment, second: int, agent: str = "a") -> set[int]:
+    def late(self, *attachments: Attachment, second: int, agent: str = "a", offset_s: int = 0) -> set[int]:
         """Which attachments of a window are another agent's by now."""
-        return self.points.late(self.agents[agent].batch(), attachments, second * SECOND)
+        batch = replace(self.agents[agent].batch(), offset_us=offset_s * SECOND)
+        return self.points.late(batch, window(attachments, second=second))
 
     def learn(self, new: StaticDirectory) -> None:
         """The directory changes."""
@@ -262,7 +264,6 @@ def test_counters_that_went_on_are_a_gap(watcher: Watcher) -> None:
 
 
 def test_a_third_agents_gap_begins_where_the_second_ended(watcher: Watcher) -> None:
-    watcher.agents["a3"] = ScriptedAgent(boot="boot-a3")
     watcher.see(WEB)
     watcher.see(again(600), second=3, agent="a2")
     watcher.points.account(("boot-a2", 7), InterfaceCounters(50, 1, 0, 0))
@@ -301,12 +302,27 @@ def test_what_an_agent_reports_of_an_interface_that_another_took_over_is_late(wa
 
 
 def test_an_agent_that_is_first_heard_after_its_successor_is_late(watcher: Watcher) -> None:
-    watcher.agents["a3"] = ScriptedAgent(boot="boot-a3")
     watcher.see(WEB)
     watcher.see(again(600), second=9, agent="a2")
     assert watcher.late(again(300), second=5, agent="a3") == {7}
     assert watcher.late(again(300), attachment(4), second=5, agent="a3") == {7}
     assert watcher.late(again(900), second=12, agent="a3") == set()
+
+
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+def test_who_began_first_is_known_though_redis_clock_was_set_meanwhile(watcher: Watcher, step_s: int) -> None:
+    watcher.see(WEB)
+    watcher.see(again(600), second=9, agent="a2", offset_s=step_s)
+    assert watcher.late(again(300), second=5, agent="a3", offset_s=-step_s) == {7}
+    assert watcher.late(again(900), second=12, agent="a3", offset_s=-step_s) == set()
+    assert stored(watcher).late(again(300), second=5, agent="a3", offset_s=-step_s) == {7}
+
+
+def test_after_a_machine_started_anew_its_interfaces_are_others(watcher: Watcher) -> None:
+    watcher.see(WEB, second=50)
+    watcher.agents["a2"].machine = "started anew"
+    assert watcher.late(again(600), second=3, agent="a2") == set()
+    assert watcher.see(again(600), second=3, agent="a2") == []
 
 
 def test_of_capture_files_any_window_may_come_at_any_time(watcher: Watcher) -> None:

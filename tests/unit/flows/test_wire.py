@@ -74,7 +74,7 @@ def change_attachment(at: int, value: object) -> dict[str, Any]:
     ("whole", "message"),
     [
         ([], "not a map"),
-        (raw() | {"v": 3}, "version 3"),
+        (raw() | {"v": wire.VERSION + 1}, f"version {wire.VERSION}"),
         (raw() | {"windows": []}, "no window"),
         (raw() | {"windows": [3]}, "window is not a map"),
         (raw() | {"node": 3}, "field node"),
