@@ -62,7 +62,7 @@ async def _directory(
         raise UsageError("--kubeconfig and --directory-file exclude each other: addresses are learnt from one of them")
     # Moments in the directory are Redis's.
     await patience.with_(store.now_us)
-    async with cluster_watch.watching(settings, store.about_now_us, stop) as directory:
+    async with cluster_watch.watching(settings, store.timeline.about_now_us, stop) as directory:
         yield directory
 
 

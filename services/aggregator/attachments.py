@@ -119,6 +119,13 @@ class Points:
         point.subject = Subject(point.row, name, pod, own, once=point.source != PCAP, as_node=as_node)
         return point.subject
 
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set."""
+        self._swept_us += step_us
+        self.stand_ins.shift(step_us)
+        for point in self.known.values():
+            point.shift(step_us)
+
     def is_due(self, now_us: int) -> bool:
         """Whether it is time to `forget` again."""
         return now_us >= self._swept_us + _SWEEP_US

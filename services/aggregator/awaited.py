@@ -7,7 +7,7 @@ is final, so such flows are booked a little later instead.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -58,6 +58,15 @@ class Awaited:
     def points(self) -> set[Key]:
         """The observation points whose flows wait."""
         return {(one.batch.boot, point.id) for one in self.held for point in one.batch.windows[0].attachments}
+
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set."""
+        self.held = [
+            replace(
+                one, batch=replace(one.batch, offset_us=one.batch.offset_us + step_us), until_us=one.until_us + step_us
+            )
+            for one in self.held
+        ]
 
     def hold(self, told: Sequence[Told]) -> list[Told]:
         """Keep the flows of windows that are to wait; the others."""

@@ -58,6 +58,16 @@ class Backing:
         if len(self._new) > _MOST:
             self._new.clear()
 
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set."""
+        self._now_us += step_us
+        # Services that share backends share a decision.
+        for decision in {id(one): one for one in self._known.values()}.values():
+            decision.asked_us += step_us
+            decision.followed_us += step_us
+            decision.changed_us += step_us
+        self._new = {uid: since_us + step_us for uid, since_us in self._new.items()}
+
     def at_backends(self, services: Sequence[Named], which: Numbers, starts: Numbers, ends: Numbers) -> Mask:
         """Whether the traffic of Services counts at their backends, not at their clients.
 

@@ -44,6 +44,10 @@ class Behind:
                 self.known[key] = found
                 self.changed.add(key)
 
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set."""
+        self._asked_us += step_us
+
     def committed(self) -> None:
         """Forget what changed: it is in the store."""
         self.changed.clear()

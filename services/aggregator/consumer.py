@@ -22,8 +22,6 @@ _FORGET_BOOT_US: Final = 7_200_000_000
 """An agent silent for two hours is gone; its boot id will not come back."""
 _LONGEST_BOOT: Final = 64
 _LARGEST_SEQ: Final = 1 << 62
-_SET_BACK_US: Final = 5_000_000
-"""By how much Redis's clock goes back where somebody set it, and for how long agents may not know."""
 _GATHER_S: Final = 0.05
 """How often is looked for further batches until a commit is due."""
 _MOST_ROWS: Final = 200_000
@@ -89,7 +87,6 @@ class Consumer:
     _applied: set[str] = field(default_factory=set)
     _heard_us: dict[str, int] = field(default_factory=dict)
     """When each boot id was heard last, by our own clock: Redis's may be set."""
-    _set_back_until_us: int = 0
     _due_us: int = 0
     _refused: bool = False
     _waiting: list[Batch] = field(default_factory=list)
@@ -111,6 +108,7 @@ class Consumer:
             _log.info("session-begins", epoch=self.store.epoch)
         else:
             self.inbox.applied, self.cursor = stored
+            totals.history.drop_later(now)
             _log.info("session-continues", epoch=self.store.epoch, n=self.store.n, rows=len(totals.rows.by_number))
         self._heard_us = dict.fromkeys(self.inbox.applied, self.clock.monotonic_us())
 
@@ -120,17 +118,25 @@ class Consumer:
             # A commit whose reply was lost comes first: what is read now belongs to the next one.
             await self.store.settle(self.totals)
             before = await self.store.now_us()
-            entries = await self.store.read(self.cursor, block_ms)
+            settled_us = self.store.timeline.about_now_us()
+            entries = await self._read(block_ms)
             if not entries:
-                await self._idle(before)
+                await self._idle(before, settled_us)
                 return
             while self._take(entries) and (left_us := self._due_us - self.clock.monotonic_us()) > 0:
                 # A thousand agents report at any moment: together their batches cost a tenth.
                 await asyncio.sleep(min(left_us / 1e6, _GATHER_S))
-                entries = await self.store.read(self.cursor, 1)
+                entries = await self._read(1)
             await self._commit(await self.store.now_us())
         except StoreLostError:
             await self._rewrite()
+
+    async def _read(self, block_ms: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        entries = await self.store.read(self.cursor, block_ms)
+        if entries:
+            # Their agents read Redis's clock before: what they may know of it we know as well.
+            await self.store.now_us()
+        return entries
 
     async def _rewrite(self) -> None:
         """Write everything under a new epoch: the store lost it, this memory has it."""
@@ -142,10 +148,10 @@ class Consumer:
         await self._commit(now)
         _log.warning("store-was-lost", epoch=self.store.epoch, rows=len(self.totals.rows.by_number))
 
-    async def _idle(self, before_us: int) -> None:
+    async def _idle(self, before_us: int, settled_us: int) -> None:
         # Everything that was there when the read began was read: agents may know.
         self._book()
-        self.totals.settle(before_us)
+        self.totals.settle(settled_us)
         cursor = f"{before_us // 1000 - 1}-0".encode()
         if _id(cursor) > _id(self.cursor):
             self.cursor = cursor
@@ -156,8 +162,7 @@ class Consumer:
 
     async def _commit(self, now_us: int) -> None:
         self._book()
-        self._follow_clock(now_us)
-        self.totals.settle(now_us)
+        self.totals.settle(self.store.timeline.about_now_us())
         began_us = self.clock.monotonic_us()
         for boot in self._applied:
             self._heard_us[boot] = began_us
@@ -173,14 +178,6 @@ class Consumer:
         self._applied.clear()
         self._refused = False
         self._due_us = self.clock.monotonic_us() + int(self.tick_interval_s * 1_000_000)
-
-    def _follow_clock(self, now_us: int) -> None:
-        """Notice where Redis's clock was set back: what is of later than now is no history."""
-        if now_us < self.work.committed_at_us - _SET_BACK_US:
-            _log.warning("clock-set-back", by_s=round((self.work.committed_at_us - now_us) / 1e6, 1))
-            self._set_back_until_us = now_us + _SET_BACK_US
-        if now_us < self._set_back_until_us:
-            self.totals.history.drop_later(now_us)
 
     def _take(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> bool:
         """Take entries in order; False where there was no time for all of them."""
@@ -222,7 +219,14 @@ class Consumer:
             raise _RefusedError("its envelope names another batch")
         if why := implausible(batch):
             raise _RefusedError(why)
-        return batch
+        return self.store.timeline.place(batch, self._shift)
+
+    def _shift(self, step_us: int) -> None:
+        """Redis's clock was set: nothing else is to follow from it."""
+        _log.warning("clock-set", by_s=round(step_us / 1e6, 1))
+        self._book()
+        self.totals.shift(step_us)
+        self.store.started_us += step_us
 
     def _book(self) -> None:
         """Book what was taken."""

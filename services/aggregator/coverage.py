@@ -135,6 +135,15 @@ class Meters:
                 changed.add(point.node)
         return changed
 
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set."""
+        for node in self._nodes.values():
+            node.since_us += step_us
+        for name in ("since_us", "reported_us", "detached_us"):
+            column = self._lines[:, LINE[name].start]
+            # What is not, yet, is 0 or -1.
+            column[column > 0] += step_us
+
     def of(self, node: str) -> NodeCoverage | None:
         """What is known of a node; None where none of its batches was applied."""
         encoded = self.encoded(node)

@@ -55,6 +55,12 @@ class Gaps:
         self.groups = [*apart, one][-_MOST:]
         return min(new, sent), new - min(new, sent)
 
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set."""
+        for group in self.groups:
+            group.start_us += step_us
+            group.end_us += step_us
+
     def stored(self) -> list[list[int]]:
         """Everything as plain values, for the store."""
         return [[one.start_us, one.end_us, one.sent, one.received, one.most, one.counted] for one in self.groups]

@@ -117,6 +117,14 @@ class History:
             self._wide.discard(number)
             self._buckets[number].narrow()
 
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set; to within half a bucket."""
+        step = round(step_us / _BUCKET_US)
+        before, self._buckets = self._buckets, {number + step: bucket for number, bucket in self._buckets.items()}
+        self._wide = {number + step for number in self._wide}
+        self.dropped |= before.keys() - self._buckets.keys()
+        self.changed = set(self._buckets)
+
     def drop_later(self, now_us: int) -> None:
         """Drop what is of a time that is not yet, by a clock that was set back: what passes now would be too old beside it."""
         self._drop([number for number in self._buckets if number > now_us // _BUCKET_US])

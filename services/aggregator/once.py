@@ -200,7 +200,7 @@ class Once:
             for way in (False, True):
                 self._settled(counted.where(at_sender[mine] == way), at_sender=way)
             self._hold(told.where(waiting), at_sender[waiting])
-        # A clock that was set back is no reason to keep everything until it has caught up.
+        # A clock that was set back is no reason to keep everything until it has caught up, where nobody tells us of it.
         if abs(now_us - self._forgot_us) >= _FORGET_US:
             self._forgot_us = now_us
             self._forget(now_us)
@@ -231,6 +231,19 @@ class Once:
         for beyond in (self.deliveries, self.collections):
             for amount in beyond.pop(old, ()):
                 _note(beyond, new, amount, most=_MOST_DELIVERIES)
+
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set."""
+        self._hold(self.held.shifted(step_us), self.held_at_sender)
+        self._forgot_us += step_us
+        for span in (span for spans in self.settled.values() for span in spans):
+            span.start_us += step_us
+            span.end_us += step_us
+        for beyond in (self.deliveries, self.collections):
+            for uid, amounts in beyond.items():
+                beyond[uid] = [
+                    one._replace(start_us=one.start_us + step_us, end_us=one.end_us + step_us) for one in amounts
+                ]
 
     def stored(self) -> dict[str, Any]:
         """Everything as plain values, for the store."""

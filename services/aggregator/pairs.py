@@ -61,6 +61,10 @@ class Pairs:
             self.names, starts, ends, mine, others, scopes, np.concatenate([self.counts.T, other.counts.T], axis=1).T
         )
 
+    def shifted(self, step_us: int) -> Pairs:
+        """The same by a clock that was set."""
+        return replace(self, starts=self.starts + step_us, ends=self.ends + step_us)
+
     def by_scope(self) -> ByScope:
         """Sums of all entries."""
         return sums_by_scope(self.scopes, self.counts)

@@ -67,6 +67,16 @@ class Point:
     subject: Subject | None = field(default=None, compare=False)
     """Whose its flows are, once that was asked for."""
 
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set."""
+        self.from_us += step_us
+        self.reported_us += step_us
+        if self.detached_us is not None:
+            self.detached_us += step_us
+        if self.gap_to_us:
+            self.gap_from_us += step_us
+            self.gap_to_us += step_us
+
     @property
     def open(self) -> bool:
         """Whether its agent may report more of it."""

@@ -53,6 +53,10 @@ class StandIns:
             self._tenures.end(one, uid, at_us)
         return free
 
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set."""
+        self._tenures.shift(step_us)
+
     def drop(self, point: Point) -> set[Address]:
         """Forget what a point told; the addresses of which it had told anything."""
         uid = uid_behind(point.node, point.interface)

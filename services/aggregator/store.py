@@ -14,6 +14,7 @@ import msgpack
 from redis.asyncio import Redis
 
 from services.aggregator import snapshot
+from services.aggregator.timeline import Timeline
 from services.aggregator.totals import Totals
 from services.flows import keys, peer_store, traffic
 from services.flows.traffic import TrafficError
@@ -61,7 +62,7 @@ class Store:
     def __init__(self, redis: Redis, names: keys.Keys, lease_ttl_s: float, clock: Clock) -> None:
         self._redis: Any = redis
         self._clock = clock
-        self._offset_us = 0
+        self.timeline = Timeline(clock)
         self._names = names
         self._ttl_ms = int(lease_ttl_s * 1000)
         self._token = b""
@@ -87,14 +88,11 @@ class Store:
 
     async def now_us(self) -> int:
         """Redis's clock in microseconds."""
+        asked_us = self._clock.monotonic_us()
         seconds, micros = await self._redis.time()
         now = int(seconds) * 1_000_000 + int(micros)
-        self._offset_us = now - self._clock.monotonic_us()
+        self.timeline.read(now, asked_us)
         return now
-
-    def about_now_us(self) -> int:
-        """The same without asking, as it was when it was asked last."""
-        return self._clock.monotonic_us() + self._offset_us
 
     async def acquire(self, *, only_with_totals: bool = False) -> bool:
         """Try to become the owner of the shard, of one without totals only where that is wanted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -34,6 +34,11 @@ _MOST_AT_ONCE: Final = 1000
 _AT: Final = {name: at for at, name in enumerate(ROW_COUNTERS)}
 _SEEN: Final = ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")
 """What `InterfaceCounters` counts, in its order."""
+
+
+class _Timed(Protocol):
+    def shift(self, step_us: int) -> None:
+        """Follow Redis's clock where that was set."""
 
 
 @dataclass(slots=True)
@@ -144,6 +149,22 @@ class Totals:
         for at in range(0, len(released), _MOST_AT_ONCE):
             self._book_all(released[at : at + _MOST_AT_ONCE])
         self._add_cluster(self.once.settle(now_us))
+
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set: all that is known of moments moves with it.
+
+        What is only shown of them (since when there is a row, or traffic with a peer) stays as it was told.
+        """
+        self.directory.shift(step_us)
+        parts: Sequence[_Timed] = (self.points, self.meters, self.once, self.awaited, self.backing, self.behind)
+        for part in (*parts, self.gap_bytes, self.gap_packets, self.history):
+            part.shift(step_us)
+        self.verdicts.forget()
+        for name, one in self.nodes.items():
+            start_us, end_us = one.window_start_us + step_us, one.window_end_us + step_us
+            self.nodes[name] = replace(one, window_start_us=start_us, window_end_us=end_us)
+        self.nodes_changed |= self.nodes.keys()
+        self.points_changed |= self.points.of_node.keys() | self.nodes.keys()
 
     def follow_moves(self) -> None:
         """Bring everything that names rows up to date with rows that were renamed or merged."""

@@ -144,14 +144,14 @@ class Verdicts:
         """The Services that are at other ends."""
         self._table: npt.NDArray[np.int64]
         """A column per verdict, a line per field of `Judged`."""
-        self._clear()
+        self.forget()
 
     def refresh(self) -> None:
         """Forget verdicts that may be others by now."""
         changed = self._directory.changes()
         seen = self._points.take_changed()
         if changed is None or max(len(self._index), len(self._numbers)) > _MOST:
-            self._clear()
+            self.forget()
         elif changed or seen:
             words = np.array([to_words(one) for one in (*changed, *seen)], np.uint64)
             numbers = self._index.find([words[:, 1], words[:, 0]])
@@ -261,7 +261,8 @@ class Verdicts:
         scopes, labels, others, ingress, services, special = self._table[:, judged]
         return Judged(scopes, labels, others, ingress.astype(np.bool_), services, special.astype(np.bool_))
 
-    def _clear(self) -> None:
+    def forget(self) -> None:
+        """Forget all verdicts."""
         self._index = Index(2)
         self._found: dict[int, Verdict] = {}
         """What `resolve` said of each address, by its number in the index."""

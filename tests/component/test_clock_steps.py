@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from services.capture.publisher import Origin, Publisher
 from services.flows import keys, wire
+from services.flows.delta import Attachment, InterfaceCounters
 from services.runtime.clock import SystemClock
 from tests.support.agents import NAMES, SECOND, ScriptedAgent, attachment, flow, window
 from tests.support.aggregators import WEB, Aggregators, applied, batch_of, begun, history_sent, is_, sent
@@ -54,28 +56,54 @@ async def test_totals_go_on(redis: Any, clock: SteppedClock, aggregators: Aggreg
     assert await sent(redis) == 990
 
 
-async def test_history_and_api_go_on_after_the_clock_was_set_back(
-    redis: Any, clock: SteppedClock, redis_server: RedisServer, aggregators: Aggregators
+class LiveAgent(ScriptedAgent):
+    """Tells by its machine's clock what passed in the last second, and how far that is from Redis's."""
+
+    async def tell(self, redis: Any, size: int, one: Attachment = WEB) -> None:
+        """Send a batch of `size` bytes, and wait for it."""
+        self.machine = "m1"
+        seconds, micros = await redis.time()
+        now = SystemClock().monotonic_us()
+        told = replace(window([one], flow(one.id, "1.1.1.1", tx=size)), start_us=now - SECOND, end_us=now)
+        batch = replace(self.batch(told), offset_us=seconds * SECOND + micros - now)
+        await self.send(redis, batch)
+        await until(lambda: is_(applied(redis, self.boot), batch.seq), "the batch is applied")
+
+
+@pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S])
+async def test_history_and_api_go_on(
+    redis: Any, clock: SteppedClock, redis_server: RedisServer, aggregators: Aggregators, step_s: float
 ) -> None:
     aggregators.start()
-    agent = ScriptedAgent()
+    agent = LiveAgent()
     async with serving(redis_server) as api:
-
-        async def talk(until_there: int) -> None:
-            seconds, _ = await redis.time()
-            await agent.send(redis, agent.batch(window([WEB], flow(1, "1.1.1.1", tx=900), second=seconds - 1)))
-            await until(lambda: is_(applied(redis), until_there), "the batch is applied")
-
-        await talk(1)
+        await agent.tell(redis, 900)
         await api.ready()
-        clock.step(-HOUR_S)
-        # Of one's history only what comes after the step can be told.
-        await talk(2)
-        await talk(3)
-        assert 900 <= await history_sent(redis) <= 1800
+        clock.step(step_s)
+        await agent.tell(redis, 900)
+        await agent.tell(redis, 900)
+        assert await history_sent(redis) == 2700
+        buckets = sorted(int(number) for number in await redis.hkeys(NAMES.history))
+        seconds, _ = await redis.time()
+        assert seconds // keys.HISTORY_BUCKET_S - 2 <= buckets[0] <= buckets[-1] <= seconds // keys.HISTORY_BUCKET_S
         [node] = (await api.get("/traffic/nodes")).values()
         assert node["live"]
         assert (await api.get("/traffic/total"))["shop/web"]["transmitBytes"] == 2700
+
+
+@pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S])
+async def test_who_dies_meanwhile_leaves_a_gap(
+    redis: Any, clock: SteppedClock, aggregators: Aggregators, step_s: float
+) -> None:
+    aggregators.start()
+    first, second = LiveAgent(), LiveAgent(boot="boot-b")
+    await first.tell(redis, 900)
+    clock.step(step_s)
+    counters = InterfaceCounters(1500, 15, 0, 0)
+    await second.tell(redis, 90, replace(WEB, id=7, first_counters=counters))
+    assert await sent(redis) == 900 + 600 + 90
+    await second.tell(redis, 90, replace(WEB, id=7, first_counters=counters))
+    assert await sent(redis) == 900 + 600 + 180
 
 
 async def test_nobody_reads_before_where_batches_come_after_the_clock_was_on_for_a_while(

@@ -67,10 +67,8 @@ def store_is_slow(rig: Rig, rng: random.Random) -> None:
 FAULTS: Final[Mapping[str, Deed]] = {
     # That one loses a session, as it says.
     **{name: deed for name, deed in DEEDS.items() if name != "all-lost"},
-    **{deed.__name__.replace("_", "-"): deed for deed in (network_breaks, store_stalls, store_is_slow)},
+    **{deed.__name__.replace("_", "-"): deed for deed in (network_breaks, store_stalls, store_is_slow, clock_steps)},
 }
-CLOCK: Final[Mapping[str, Deed]] = {"clock-steps": clock_steps}
-"""Apart: after a step back the aggregator takes an agent that starts anew for one that is heard late."""
 
 
 @dataclass(slots=True)
@@ -84,7 +82,6 @@ class Chaos:
     done: int = 0
     """Single faults: most deeds are some of them."""
     restarts: int = 0
-    faults: Mapping[str, Deed] = field(default_factory=lambda: FAULTS)
     largest_kb: dict[str, int] = field(default_factory=dict)
     lost: int = 0
     doubled: int = 0
@@ -96,7 +93,7 @@ class Chaos:
         order: list[str] = []
         while time.monotonic() < end:
             # Each fault comes as often as any other.
-            order = order or self.rng.sample(list(self.faults), len(self.faults))
+            order = order or self.rng.sample(list(FAULTS), len(FAULTS))
             self._break(order.pop())
             if sum(map(len, self.recovered_s.values())) % _SETTLED_EVERY == 0:
                 self._settle()
@@ -104,7 +101,7 @@ class Chaos:
 
     def _break(self, fault: str) -> None:
         starts = self._starts()
-        self.faults[fault](self.rig, self.rng)
+        FAULTS[fault](self.rig, self.rng)
         self.rig.services[RIVAL].kill()
         self.rig.mend()
         began, passed = time.monotonic(), self.rig.truth()

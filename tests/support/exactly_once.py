@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from services.aggregator.directory import Directory
 from services.aggregator.once import HOLD_US
+from services.aggregator.timeline import Timeline
 from services.aggregator.totals import Totals
 from services.flows.delta import Attachment, Batch, InterfaceCounters, Rows, Side
 from services.flows.traffic import ROW_COUNTERS
 from tests.support.agents import SECOND, ScriptedAgent, attachment, flow, window
+from tests.support.clocks import HandClock
 
 INTERNET = "1.1.1.1"
 SERVICE = "10.96.0.20"
@@ -41,8 +43,8 @@ _SERVED = ((Way.ANSWER, Way.CALL), (Way.REPLY, Way.REQUEST))
 
 Traffic = Counter[tuple[str, str, Way]]
 """Bytes by sender, receiver and way."""
-Told = tuple[int, int, Traffic]
-"""Start and end of a window, and what it saw."""
+Told = tuple[int, int, int, Traffic]
+"""By how many seconds Redis's clock is before the machine's, start and end of a window, and what it saw."""
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Node:
     strays: list[tuple[ScriptedAgent, dict[str, Attachment], list[Told]]] = field(default_factory=list)
     """Agents that died, and windows of theirs that are still on their way."""
 
-    def pass_by(self, second: int, traffic: Traffic, *, alive: bool, cut: bool) -> None:
+    def pass_by(self, second: int, offset_s: int, traffic: Traffic, *, alive: bool, cut: bool) -> None:
         """One second of traffic, with an agent or without; with `cut` a window ends with it."""
         if not alive:
             # What it had not told dies with it, or is long on its way.
@@ -81,13 +83,13 @@ class Node:
         start, seen = self.current
         self.current = start, seen + traffic
         if self.agent is not None and cut:
-            self.waiting.append((start, second + 1, seen + traffic))
+            self.waiting.append((offset_s, start, second + 1, seen + traffic))
             self.current = second + 1, Counter()
 
     def _start(self, second: int) -> None:
         self.boots += 1
         self.current = second, Counter()
-        self.agent = ScriptedAgent(f"node-{self.name}", f"{self.name}-{self.boots}")
+        self.agent = ScriptedAgent(f"node-{self.name}", f"{self.name}-{self.boots}", machine=self.name)
         self.points = {
             pod: replace(attachment(at, pod), first_counters=self.counters[pod])
             for at, pod in enumerate(self.counters, 1)
@@ -109,10 +111,11 @@ class Node:
         for pod, point in points.items():
             assert point.first_counters is not None
             self.began.setdefault(pod, point.first_counters)
-        for start, end, traffic in told:
+        for offset_s, start, end, traffic in told:
             rows = [row for pod, point in points.items() for row in _rows(point.id, pod, traffic)]
             one = window(list(points.values()), *rows)
-            yield agent.batch(replace(one, start_us=start * SECOND, end_us=end * SECOND))
+            batch = agent.batch(replace(one, start_us=start * SECOND, end_us=end * SECOND))
+            yield replace(batch, offset_us=offset_s * SECOND)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ class Second:
     tells: list[str]
     late: frozenset[str] = frozenset()
     together: bool = True
+    step_s: int = 0
+    """By how much Redis's clock is set on at its end."""
 
 
 def _rows(point: int, pod: str, traffic: Traffic) -> Iterator[Rows]:
@@ -152,8 +157,8 @@ sizes = st.integers(1, 99).map(lambda n: n * 100)
 """Bytes in whole packets."""
 
 
-def seconds(traffic: st.SearchStrategy[Traffic]) -> st.SearchStrategy[Second]:
-    """Any second with such traffic."""
+def seconds(traffic: st.SearchStrategy[Traffic], steps: Sequence[int] = (0,)) -> st.SearchStrategy[Second]:
+    """Any second with such traffic, and a step of Redis's clock."""
     nodes = st.sampled_from(["a", "b"])
     return st.builds(
         Second,
@@ -163,30 +168,63 @@ def seconds(traffic: st.SearchStrategy[Traffic]) -> st.SearchStrategy[Second]:
         tells=st.lists(nodes, unique=True),
         late=st.frozensets(nodes),
         together=st.booleans(),
+        step_s=st.sampled_from(steps),
     )
+
+
+@dataclass
+class Play:
+    """The totals of such a cluster, whose Redis's clock is `offset_s` before that of its machines."""
+
+    directory: Directory
+    offset_s: int = 1_000_000
+    sent: int = 0
+    waiting: list[Batch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.state = Totals(self.directory, 1000)
+        self.nodes = {
+            name: Node(name, {pod: InterfaceCounters(0, 0, 0, 0) for pod in pods}) for name, pods in ON.items()
+        }
+        self.clock = HandClock(0)
+        self.timeline = Timeline(self.clock)
+
+    def second(self, at: int, second: Second) -> None:
+        """What happens in one second, and a commit at its end."""
+        self.sent += sum(second.traffic.values())
+        for name, node in self.nodes.items():
+            node.pass_by(at, self.offset_s, second.traffic, alive=name in second.alive, cut=name in second.cuts)
+        arrived = [batch for name in second.tells for batch in self.nodes[name].tell()]
+        arrived += [batch for name in sorted(second.late) for batch in self.nodes[name].tell_late()]
+        self.clock.pass_s(1)
+        now_us = self.clock.monotonic_us()
+        self.timeline.read(now_us + self.offset_s * SECOND, now_us)
+        for batch in arrived:
+            self.waiting.append(self.timeline.place(batch, self._shift))
+            if not second.together:
+                self._book()
+        self._book()
+        self.state.settle(self.timeline.about_now_us())
+        assert counted(self.state) <= self.sent
+        self.offset_s += second.step_s
+
+    def _book(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        self.state.apply(*waiting)
+
+    def _shift(self, step_us: int) -> None:
+        self._book()
+        self.state.shift(step_us)
 
 
 def play(script: list[Second], directory: Directory) -> tuple[Totals, dict[str, Node], int]:
     """The totals after `script`; at the end all agents live and report, and nobody is waited for."""
-    state = Totals(directory, 1000)
-    nodes = {name: Node(name, {pod: InterfaceCounters(0, 0, 0, 0) for pod in pods}) for name, pods in ON.items()}
-    sent = 0
+    one = Play(directory)
     for at, second in enumerate([*script, *[Second(Counter(), BOTH, BOTH, ["a", "b"], BOTH)] * 2]):
-        sent += sum(second.traffic.values())
-        for name, node in nodes.items():
-            node.pass_by(at, second.traffic, alive=name in second.alive, cut=name in second.cuts)
-        arrived = [batch for name in second.tells for batch in nodes[name].tell()]
-        arrived += [batch for name in sorted(second.late) for batch in nodes[name].tell_late()]
-        if second.together:
-            state.apply(*arrived)
-        else:
-            for batch in arrived:
-                state.apply(batch)
-        state.settle((at + 1) * SECOND)
-        assert counted(state) <= sent
-    state.settle((len(script) + 2) * SECOND + HOLD_US)
-    assert state.pending_bytes == 0
-    return state, nodes, sent
+        one.second(at, second)
+    one.state.settle(one.timeline.about_now_us() + HOLD_US)
+    assert one.state.pending_bytes == 0
+    return one.state, one.nodes, one.sent
 
 
 def counted(state: Totals) -> int:

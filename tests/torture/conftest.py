@@ -24,7 +24,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("torture")
     for name, (default, meaning) in _OPTIONS.items():
         group.addoption(name, type=int, default=default, help=meaning)
-    group.addoption("--chaos-clock", action="store_true", help="also step Redis's clock, which is known to lose bytes")
     group.addoption("--chaos-page", default="", help="the page of the documentation to write its figures into")
 
 

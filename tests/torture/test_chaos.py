@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from tests.bench.report import Report
-from tests.support.chaos import CLOCK, FAULTS, Chaos
+from tests.support.chaos import FAULTS, Chaos
 from tests.support.torture_rig import rig
 from tests.torture.test_memory import MOST_KB
 
@@ -25,8 +25,6 @@ def test_nothing_is_lost_or_doubled_and_all_recovers(
 ) -> None:
     with rig(folder, chaos_seed, apart=True) as one:
         chaos = Chaos(one, random.Random(chaos_seed))
-        if request.config.getoption("--chaos-clock"):
-            chaos.faults = {**FAULTS, **CLOCK}
         chaos.go_on_for(chaos_s)
         sent = sum(passed[0] + passed[2] for passed in one.truth().values())
     report = Report(f"Linux {platform.release()}, {os.cpu_count()} processors, seed {chaos_seed}, {chaos_s} s.")
@@ -40,7 +38,7 @@ def test_nothing_is_lost_or_doubled_and_all_recovers(
         ("fault", "times", "recovery: median, s", "longest, s"),
         [
             (name, str(len(found)), f"{statistics.median(found):.1f}", f"{max(found):.1f}")
-            for name in chaos.faults
+            for name in FAULTS
             if (found := chaos.recovered_s.get(name))
         ],
     )

@@ -29,6 +29,9 @@ class Directory(World, Protocol):
 
     endpoints: Endpoints
 
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set: moments that were are others by it."""
+
     def refresh(self) -> None:
         """Take what changed, and forget what nobody can ask about any more."""
 

@@ -79,7 +79,8 @@ class ClusterDirectory:
         # Of one that ended while nobody watched the last packets may still come.
         late = _held(one._replace(ended=False)) if before is None and one.ended_us > now - KEPT_US else set()
         for new in (has | late) - had:
-            self._tenures.begin(new, one.uid, (one.began_us or now) - _SKEW_US)
+            # Where Redis's clock is behind, it has the address by now all the same.
+            self._tenures.begin(new, one.uid, min(one.began_us or now, now) - _SKEW_US)
             self._blocks.add(_block(new))
         for gone in (had | late) - has:
             self._tenures.end(gone, one.uid, one.ended_us + _SKEW_US if one.ended_us else now)
@@ -104,6 +105,11 @@ class ClusterDirectory:
                 if self._objects[tenure.uid].node == node and tenure.from_us < at_us:
                     self._tenures.end(one, tenure.uid, at_us)
                     self._touch({one})
+
+    def shift(self, step_us: int) -> None:
+        self._tenures.shift(step_us)
+        self._swept_us += step_us
+        self._rearrange()
 
     def refresh(self) -> None:
         if self._now_us() < self._swept_us + _SWEEP_US:

@@ -90,6 +90,9 @@ class StaticDirectory:
         new._read, new._version, new._changed = self._read, self._version + 1, True
         self.__dict__.update(vars(new))
 
+    def shift(self, step_us: int) -> None:
+        """Nothing: a file knows no moments."""
+
     def at(self, start_us: int, end_us: int) -> None:
         """Nothing: a file's answers are the same for every window, as in all that follows."""
 

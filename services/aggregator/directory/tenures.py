@@ -69,6 +69,12 @@ class Tenures:
         ends = [tenure.from_us if tenure.to_us is None else tenure.to_us for tenure in self._of.get(one, ())]
         return max(ends, default=0)
 
+    def shift(self, step_us: int) -> None:
+        """Redis's clock was set."""
+        for tenure in (tenure for held in self._of.values() for tenure in held):
+            tenure.from_us += step_us
+            tenure.to_us = None if tenure.to_us is None else tenure.to_us + step_us
+
     def forget(self, before_us: int) -> list[str]:
         """Drop what ended before; the uids that have no address any more."""
         gone: set[str] = set()

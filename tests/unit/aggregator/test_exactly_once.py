@@ -33,7 +33,12 @@ def direct(sizes: dict[tuple[str, str], int]) -> Traffic:
 ends = st.sampled_from([*PODS, INTERNET])
 # Not from a pod to itself: of a gap it is not known that both its ways are the same bytes.
 pairs = st.tuples(ends, ends).filter(lambda pair: pair[0] != pair[1])
-scripts = st.lists(seconds(st.dictionaries(pairs, sizes, max_size=5).map(direct)), max_size=12)
+traffic = st.dictionaries(pairs, sizes, max_size=5).map(direct)
+scripts = st.lists(seconds(traffic), max_size=12)
+# Of machines that nobody has heard of it cannot be known which clock they tell of.
+on_set_clocks = st.lists(seconds(traffic, [0, 0, -3600, -3, 3, 3600]), max_size=12).map(
+    lambda script: [Second(Counter(), BOTH, BOTH, [*"ab"]), *script]
+)
 
 
 @settings(max_examples=200)
@@ -83,3 +88,17 @@ def test_nothing_overlaps_where_agents_live_and_report_in_time(script: list[Seco
     told = [Second(Counter(), BOTH, BOTH, [*"ab"]), *script[:3]]
     state, _, sent = play([replace(second, alive=BOTH, tells=[*second.tells, *"ab"]) for second in told], directory())
     assert (counted(state), state.overlap_bytes) == (sent, 0)
+
+
+@settings(max_examples=200)
+@given(on_set_clocks)
+def test_each_pod_has_what_its_interface_counted_though_the_clock_is_set(script: list[Second]) -> None:
+    state, nodes, _ = play(script, directory())
+    assert as_the_interfaces_counted(state, nodes)
+
+
+@settings(max_examples=200)
+@given(on_set_clocks)
+def test_every_byte_is_in_the_cluster_once_though_the_clock_is_set(script: list[Second]) -> None:
+    state, _, sent = play([replace(second, alive=BOTH, cuts=BOTH) for second in script], directory())
+    assert counted(state) == sent
