@@ -200,7 +200,8 @@ class Play:
         now_us = self.clock.monotonic_us()
         self.timeline.read(now_us + self.offset_s * SECOND, now_us)
         for batch in arrived:
-            self.waiting.append(self.timeline.place(batch, self._shift))
+            placed = self.timeline.place(batch, self._shift)
+            self.waiting.append(placed)
             if not second.together:
                 self._book()
         self._book()

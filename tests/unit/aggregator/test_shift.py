@@ -18,8 +18,11 @@ HOUR_S = 3600
 
 def told(state: Totals) -> dict[str, Any]:
     """All that is known of moments, as it is stored."""
+    once, held = state.once.stored(), state.once.held
+    # In which order pods are met differs from process to process.
     return {
-        "once": state.once.stored(),
+        "held": sorted(zip(held.entries(), held.starts.tolist(), held.ends.tolist(), strict=True)),
+        **{name: sorted(once[name]) for name in ("settled", "deliveries", "collections")},
         "gaps": [state.gap_bytes.stored(), state.gap_packets.stored()],
         "awaited": state.awaited.stored(),
         "points": {node: points_out(state.points, node) for node in state.points.of_node},
