@@ -109,6 +109,8 @@ class Consumer:
         else:
             self.inbox.applied, self.cursor = stored
             totals.history.drop_later(now)
+            # Who is new is asked before anything is settled.
+            totals.backing.refresh(now)
             _log.info("session-continues", epoch=self.store.epoch, n=self.store.n, rows=len(totals.rows.by_number))
         self._heard_us = dict.fromkeys(self.inbox.applied, self.clock.monotonic_us())
 

@@ -188,6 +188,7 @@ class Play:
         }
         self.clock = HandClock(0)
         self.timeline = Timeline(self.clock)
+        self.state.backing.refresh(self.offset_s * SECOND)
 
     def second(self, at: int, second: Second) -> None:
         """What happens in one second, and a commit at its end."""
