@@ -48,6 +48,13 @@ class _Parser(argparse.ArgumentParser):
         # What is short today is ambiguous when the next option comes.
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As always, but what no command knows is explained by the command's help, not by that of all."""
+        given, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            raise UsageError(f"unrecognized arguments: {' '.join(unknown)} (see {self.prog} {given.command} --help)")
+        return given
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 

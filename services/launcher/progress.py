@@ -210,7 +210,11 @@ def problem_of(pod: Mapping[str, Any]) -> Problem | None:
         )
     for one in status.get("conditions", []):
         if one["type"] == "PodScheduled" and one["status"] == "False":
-            return Problem(f"{pod['metadata']['name']} gets no node: {one.get('message', '')}")
+            message = " ".join(one.get("message", "").split()).rstrip(".")
+            return Problem(
+                f"the pod {pod['metadata']['name']} gets no node: {message}. Next: give it one that fits (`kubectl describe "
+                "nodes` shows labels, taints and what is left), or choose among them with --node-selector"
+            )
     return None
 
 

@@ -23,6 +23,7 @@ from kubernetes_asyncio.config.kube_config import EXPIRY_SKEW_PREVENTION_DELAY, 
 _SAID_CHARS: Final = 2000
 """What is kept of a program's complaints, from the end."""
 _ABOVE: Final = "If it said why, that stands above."
+"""Not quoted where a terminal showed it: to have a copy takes the terminal from it, by which programs know whether to ask."""
 _CLUSTER: Final = ("server", "tls-server-name", "insecure-skip-tls-verify", "proxy-url", "disable-compression")
 _EXTENSION: Final = "client.authentication.k8s.io/exec"
 

@@ -101,7 +101,7 @@ def test_times_have_units(text: str, seconds: float) -> None:
         ("--speed=fast", "'fast' is no speed"),
         ("--store-memory=0mb", "'0mb' is no size such as 512mb"),
         ("--store-memory=5", "'5' is no size such as 512mb"),
-        ("--por=1", "unrecognized arguments: --por=1"),
+        ("--por=1", "unrecognized arguments: --por=1 (see podloxx-launch replay --help)"),
         ("--token-file=/nowhere/token", "cannot read /nowhere/token: No such file or directory"),
         ("--directory=/nowhere/a.json", "cannot read /nowhere/a.json: No such file or directory"),
         ("--directory=/", "cannot read /: Is a directory"),
