@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
-import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -41,7 +39,7 @@ _ROWS_AT_ONCE: Final = 500
 async def replay(wanted: Wanted, files: Sequence[Path], speed: float, *, as_json: bool) -> None:
     """Feed the files; with `as_json` print their sums and end, else show them.
 
-    `files` are readable for this process, see `readable`.
+    `files` are regular and readable for this process.
     """
     local = _local_addresses(str(wanted.aggregator.get("directory_file", "")))
     port = 0 if as_json else running.free_port(wanted.listen, wanted.port)
@@ -201,22 +199,3 @@ def _local_addresses(path: str) -> list[Address]:
         with contextlib.suppress(ValueError):
             found.append(address.parse(text))
     return found
-
-
-def readable(names: Sequence[str]) -> list[Path]:
-    """The files as paths; raises UsageError for one that cannot be read."""
-    for name in names:
-        try:
-            # A pipe without a writer would block.
-            descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError as error:
-            raise UsageError(f"cannot read {name}: {error.strerror}") from error
-        try:
-            mode = os.fstat(descriptor).st_mode
-        finally:
-            os.close(descriptor)
-        if stat.S_ISDIR(mode):
-            raise UsageError(f"cannot read {name}: {os.strerror(errno.EISDIR)}")
-        if not stat.S_ISREG(mode):
-            raise UsageError(f"cannot read {name}: it is no regular file, save what comes out of it first")
-    return [Path(name) for name in names]

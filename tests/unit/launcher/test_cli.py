@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from services.launcher import cli, local, replay
 from services.launcher.cluster_options import COMMANDS
 from services.launcher.run import Wanted
 from services.runtime.errors import LeftoverError, PodloxxError, PrivilegeError, UsageError
+from tests.support.launched import ROOT
 
 
 @pytest.fixture
@@ -164,3 +167,17 @@ def test_help_shows_every_option_with_a_text() -> None:
     for command in commands.choices.values():
         assert all(action.help for action in command._actions)
         assert command.format_help()
+
+
+def test_only_files_can_be_read_twice(folder: Path) -> None:
+    (folder / "one").write_bytes(b"")
+    assert cli._readable([str(folder / "one")]) == [folder / "one"]
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(UsageError, match="it is no regular file"):
+        cli._readable([str(folder / "one"), str(folder / "pipe")])
+
+
+def test_only_replay_takes_the_time_to_import_numpy() -> None:
+    program = "import sys; from services.launcher import cli; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from services.flows.delta import Kind, Malformed
 from services.flows.scope import Scope
 from services.flows.traffic import ROW_COUNTERS, Peer
-from services.launcher.replay import _local_addresses, readable, summed
+from services.launcher.replay import _local_addresses, summed
 from services.runtime.errors import PodloxxError, UsageError
 
 PEER = Peer(
@@ -137,11 +136,3 @@ def test_a_file_that_is_missing_is_named() -> None:
     assert _local_addresses("") == []
     with pytest.raises(UsageError, match=r"cannot read the address file /nowhere/a\.json"):
         _local_addresses("/nowhere/a.json")
-
-
-def test_only_files_can_be_read_twice(folder: Path) -> None:
-    (folder / "one").write_bytes(b"")
-    assert readable([str(folder / "one")]) == [folder / "one"]
-    os.mkfifo(folder / "pipe")
-    with pytest.raises(UsageError, match="it is no regular file"):
-        readable([str(folder / "one"), str(folder / "pipe")])
