@@ -34,8 +34,7 @@ class StatusLine:
         """Replace the line."""
         text = plain(text)
         if self._terminal:
-            # A line that wraps cannot be replaced.
-            self._stream.write(f"\r\x1b[2K{text[: max(self._columns() - 1, 1)]}")
+            self._stream.write(f"\r\x1b[2K{_fitting(text, max(self._columns() - 1, 1))}")
         elif self._now() - self._last_s >= _PLAIN_EVERY_S:
             self._last_s = self._now()
             self._stream.write(f"{text}\n")
@@ -46,6 +45,13 @@ class StatusLine:
         if self._terminal:
             self._stream.write("\n")
             self._stream.flush()
+
+
+def _fitting(text: str, width: int) -> str:
+    """What of a line fits: one that wraps cannot be replaced, and half an address is of no use."""
+    if len(text) <= width:
+        return text
+    return text[: width + len(" | ")].rpartition(" | ")[0] or text[:width]
 
 
 def summary(overview: dict[str, Any], url: str, running_s: float) -> str:

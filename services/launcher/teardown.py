@@ -174,4 +174,5 @@ async def clean(api: KubernetesApi, namespace: str, *, everything: bool, say: Sa
             failures.append(str(error))
     if failures:
         raise LeftoverError("; ".join(failures))
-    say(f"{removed} sessions removed, 0 objects of theirs left" if removed else "nothing to remove")
+    sessions = "1 session" if removed == 1 else f"{removed} sessions"
+    say(f"{sessions} removed, 0 objects left" if removed else "nothing to remove")

@@ -247,7 +247,7 @@ async def test_clean_removes_the_dead_and_keeps_the_living(
     ]
     monkeypatch.setattr(lease, "STALE_S", -1.0)
     await teardown.clean(api, "", everything=False, say=told.append)
-    assert told[-1] == "1 sessions removed, 0 objects of theirs left"
+    assert told[-1] == "1 session removed, 0 objects left"
     assert await teardown.leftovers(api, session) == []
     assert everything(admin) == before
     await teardown.clean(api, "", everything=False, say=told.append)
@@ -283,7 +283,7 @@ async def test_a_session_without_a_lease_yet_lives_for_a_while(
     assert told[-1] == "nothing to remove"
     monkeypatch.setattr(lease, "STALE_S", -1.0)
     await teardown.clean(api, "", everything=False, say=told.append)
-    assert told[-1] == "1 sessions removed, 0 objects of theirs left"
+    assert told[-1] == "1 session removed, 0 objects left"
     assert controllers.seen == [chosen.namespace]
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import async_playwright
 
+from tests.support import chromium, dashboard
 from tests.support.kube_target import Target
 from tests.support.launched import PROGRAM, ROOT, Launched, children_of, port_of
 from tests.support.wait import wait_until
@@ -183,17 +185,30 @@ def test_an_image_that_no_node_has_is_the_error_and_nothing_is_left(target: Targ
     assert ours(target.everything(), namespace) == set()
 
 
-def test_ctrl_c_leaves_nothing(target: Target, tmp_path: Path) -> None:
+async def test_a_browser_shows_rows_soon_and_ctrl_c_leaves_nothing(target: Target, tmp_path: Path) -> None:
     before = target.everything()
-    with session(target, tmp_path) as one:
-        assert ours(target.everything(), one.namespace)
-        code = one.launched.end()
-        assert code == 0, one.err.read_text()
-        assert one.launched.process.stdout is not None
-        removed = one.launched.process.stdout.read()
-        assert "removed from the cluster: 0 objects left" in removed
-        print(removed.strip().splitlines()[-1])
-        after = target.everything()
+    async with async_playwright() as playwright, chromium.launched(playwright) as browser:
+        page = await browser.new_page()
+        began = time.monotonic()
+        with session(target, tmp_path) as one:
+            await dashboard.opened(page, f"http://127.0.0.1:{one.launched.port}/")
+            seen_s = time.monotonic() - began
+            print(f"the first live row stands in Chromium {seen_s:.1f} s after `start`")
+            await browser.close()
+            leaves_nothing(target, one, before)
+    assert seen_s <= FIRST_TRAFFIC_S
+
+
+def leaves_nothing(target: Target, one: Session, before: set[str]) -> None:
+    """CTRL+C removes all of a session, says so, and the cluster is as it was."""
+    assert ours(target.everything(), one.namespace)
+    code = one.launched.end()
+    assert code == 0, one.err.read_text()
+    assert one.launched.process.stdout is not None
+    removed = one.launched.process.stdout.read()
+    assert "removed from the cluster: 0 objects left" in removed
+    print(removed.strip().splitlines()[-1])
+    after = target.everything()
     assert ours(after, one.namespace) == set()
     assert lasting(after ^ before) == set()
 

@@ -154,7 +154,7 @@ def test_what_is_to_be_kept_is_kept_and_clean_removes_it(
     assert there(admin, f"/api/v1/namespaces/{name}/pods/aggregator-5d4f-x")
     done = clean(api_server, f"--namespace={name}")
     assert done.returncode == 0, done.stderr
-    assert "1 sessions removed, 0 objects of theirs left" in done.stdout
+    assert "1 session removed, 0 objects left" in done.stdout
     assert everything(admin) == before
 
 

@@ -41,6 +41,15 @@ def test_on_a_terminal_it_is_replaced_and_never_wraps() -> None:
     assert stream.getvalue() == "\r\x1b[2Kone\r\x1b[2Ktwen\n"
 
 
+def test_what_does_not_fit_whole_is_left_out() -> None:
+    stream = Terminal()
+    for columns in (9, 10, 14):
+        StatusLine(stream, columns=lambda: columns).show("1 | two | 3456")  # noqa: B023
+    assert stream.getvalue().split("\r\x1b[2K")[1:] == ["1 | two", "1 | two", "1 | two"]
+    StatusLine(stream, columns=lambda: 15).show("1 | two | 3456")
+    assert stream.getvalue().endswith("1 | two | 3456")
+
+
 def test_elsewhere_it_comes_now_and_then() -> None:
     stream, times = io.StringIO(), iter([100.0, 100.0, 101.0, 109.9, 110.0, 110.0])
     line = StatusLine(stream, now=lambda: next(times))
