@@ -291,7 +291,7 @@ def test_a_launcher_that_was_killed_is_cleaned_up_after(
         process.wait()
     # It was renewed a moment ago, so nobody but who names it removes it.
     assert f"kept: namespace {name}, whose launcher lives" in clean(api_server).stdout
-    assert "0 objects of theirs left" in clean(api_server, f"--namespace={name}").stdout
+    assert "1 session removed, 0 objects left" in clean(api_server, f"--namespace={name}").stdout
     assert everything(admin) == before
 
 
@@ -319,7 +319,7 @@ def test_what_is_installed_stays_until_it_is_removed_by_name(
     assert f"kept: namespace {name}, which was installed to stay" in clean(api_server).stdout
     # No kubelet is there that could read a log, which is told in its place.
     assert ran(api_server, "logs", named, "--component=redis").stdout.startswith("redis-5d4f-x (n1): ")
-    assert "0 objects of theirs left" in clean(api_server, "--all").stdout
+    assert "1 session removed, 0 objects left" in clean(api_server, "--all").stdout
     assert everything(admin) == before
 
 
