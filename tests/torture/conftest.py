@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +10,10 @@ import pytest
 from tests.support.torture_shared import Shared
 
 _OPTIONS: dict[str, tuple[Any, str]] = {
-    "--torture-seeds": (2, "how many seeds each deed is done with"),
+    "--torture-seeds": (1, "how many seeds each deed is done with"),
     "--torture-seed": (-1, "the one seed to repeat"),
     "--torture-flushes": (80, "for how many flushes memory is watched"),
-    "--chaos-seconds": (0, "for how long chaos goes on; 0: not at all"),
+    "--chaos-seconds": (60, "for how long chaos goes on"),
     "--torture-fresh": (0, "1: a rig of its own for each deed, instead of one for each seed"),
 }
 
@@ -30,11 +29,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _chosen(config: pytest.Config, name: str) -> int:
     # The options are known where these tests were asked for by their folder.
     return int(config.getoption(name, default=_OPTIONS[name][0]))
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Chaos is for who asks for it: `make chaos`."""
-    return True if collection_path.name == "test_chaos.py" and not _chosen(config, "--chaos-seconds") else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
