@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import aiohttp
 import pytest
 import redis.asyncio as aredis
 
+from scripts import build_dist
 from scripts.build_dist import PYTHONS, own
 from tests.support.forwarding_api import FakePod, ForwardingApi, served
 from tests.support.launched import ROOT, piped, port_told
@@ -89,3 +91,10 @@ async def test_it_shows_a_cluster(packed: Path, home: Path, folder: Path, versio
                 process.send_signal(signal.SIGINT)
                 async with asyncio.timeout(30):
                     assert await process.wait() == 0
+
+
+def test_a_wheel_with_another_hash_than_the_locks_is_refused(folder: Path) -> None:
+    lock = re.sub(r"(--hash=sha256:)....", r"\g<1>0000", (ROOT / "requirements.lock").read_text())
+    (folder / "requirements").write_text(build_dist.runtime_lock(lock, {"six"}))
+    with pytest.raises(SystemExit, match="Hash mismatch for `six"):
+        build_dist.fetched(folder, build_dist.TARGETS["macos-arm64"], folder / "requirements")
