@@ -23,6 +23,8 @@ _ENOUGH_S: Final = 45.0
 _SURE_S: Final = 6.0
 """A pull or a start that failed is tried again by the kubelet: only what fails for longer is given up."""
 _TAIL: Final = 5
+_LOOK: Final = "let it stay with --keep, and see `podloxx-launch logs` and `kubectl describe pods` of its namespace"
+"""What to do about what nobody knows."""
 _NO_IMAGE: Final = ("ErrImageNeverPull", "InvalidImageName", "ErrImagePull", "ImagePullBackOff", "ImageInspectError")
 _AT_ONCE: Final = ("ErrImageNeverPull", "InvalidImageName", "ImagePullBackOff")
 _BROKEN: Final = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
@@ -34,7 +36,14 @@ class Problem:
     """Why a pod does not come; `grave` where waiting is of no use."""
 
     what: str
+    step: str = ""
+    """What to do about it, where that is known."""
     grave: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """Both."""
+        return f"{self.what}. Next: {self.step}" if self.step else self.what
 
 
 class Interrupted(Exception):  # noqa: N818  # no error: the user wants the end
@@ -96,7 +105,8 @@ async def settled(api: KubernetesApi, session: Found, components: Sequence[str],
         for what, problem in look.problems.items():
             first = since.setdefault(what, waited)
             if (problem.grave or waited - first >= _SURE_S) and not look.others_work:
-                raise PodloxxError(f"{problem.what}{await _last_words(api, session, what)}")
+                step = f". Next: {problem.step or _LOOK}"
+                raise PodloxxError(f"{problem.what}{step}{await _last_words(api, session, what)}")
         progress.tell(look.summary)
         if look.others_work and waited >= progress.enough_s:
             for node in look.late:
@@ -104,7 +114,8 @@ async def settled(api: KubernetesApi, session: Found, components: Sequence[str],
             return
         if waited >= progress.longest_s:
             why = "; ".join(problem.what for problem in look.problems.values()) or look.summary
-            raise PodloxxError(f"not ready within {progress.longest_s:.0f} s: {why}")
+            steps = "; ".join(dict.fromkeys(problem.step or _LOOK for problem in look.problems.values())) or _LOOK
+            raise PodloxxError(f"not ready within {progress.longest_s:.0f} s: {why}. Next: {steps}")
         await progress.pause()
 
 
@@ -138,7 +149,9 @@ async def _look(api: KubernetesApi, session: Found, components: Sequence[str]) -
     if look.complete:
         if wanted.get("agent") == 0:
             look.complete = False
-            look.problems["agent"] = Problem("no node may run an agent: check --node-selector and `kubectl get nodes`")
+            look.problems["agent"] = Problem(
+                "no node may run an agent", "check --node-selector and `kubectl get nodes`"
+            )
         return look
     for one in pods:
         if (problem := problem_of(one)) is not None and not _works(one):
@@ -149,7 +162,7 @@ async def _look(api: KubernetesApi, session: Found, components: Sequence[str]) -
     look.others_work = others and bool(ready.get("agent"))
     if look.others_work:
         waiting = [one for one in pods if _component(one) == "agent" and not _works(one)]
-        look.late = [_place(one) + (f" ({found.what})" if (found := problem_of(one)) else "") for one in waiting]
+        look.late = [_place(one) + (f" ({found.sentence})" if (found := problem_of(one)) else "") for one in waiting]
     return look
 
 
@@ -195,8 +208,8 @@ def problem_of(pod: Mapping[str, Any]) -> Problem | None:
         reason, message = waiting.get("reason", ""), " ".join(waiting.get("message", "").split())
         if reason in _NO_IMAGE:
             return Problem(
-                f"{_place(pod)} does not get the image {one['image']}: {message or reason}. Next: bring it there with "
-                "`podloxx-launch images load`, or name a registry that has it with --image-prefix",
+                f"{_place(pod)} does not get the image {one['image']}: {message or reason}",
+                "bring it there with `podloxx-launch images load`, or name a registry that has it with --image-prefix",
                 grave=reason in _AT_ONCE,
             )
         if reason in _BROKEN:
@@ -212,8 +225,9 @@ def problem_of(pod: Mapping[str, Any]) -> Problem | None:
         if one["type"] == "PodScheduled" and one["status"] == "False":
             message = " ".join(one.get("message", "").split()).rstrip(".")
             return Problem(
-                f"the pod {pod['metadata']['name']} gets no node: {message}. Next: give it one that fits (`kubectl describe "
-                "nodes` shows labels, taints and what is left), or choose among them with --node-selector"
+                f"the pod {pod['metadata']['name']} gets no node: {message}",
+                "give it one that fits (`kubectl describe nodes` shows labels, taints and what is left), or choose among them with "
+                "--node-selector",
             )
     return None
 
@@ -225,10 +239,7 @@ def _not_made(events: Iterable[Mapping[str, Any]], components: Sequence[str]) ->
         name = one["involvedObject"].get("name", "")
         if one.get("reason") == "FailedCreate" and name.split("-")[0] in components:
             message = " ".join(one.get("message", "").split())
-            step = advice(message)
-            found[f"pods of {name}"] = Problem(
-                f"pods of {name} are not let in: {message}" + (f". Next: {step}" if step else ""), grave=True
-            )
+            found[f"pods of {name}"] = Problem(f"pods of {name} are not let in: {message}", advice(message), grave=True)
     return found
 
 

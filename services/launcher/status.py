@@ -92,7 +92,7 @@ def _pod(one: Mapping[str, Any]) -> dict[str, Any]:
         "pod": one["metadata"]["name"],
         "ready": ready,
         "restarts": sum(c.get("restartCount", 0) for c in state.get("containerStatuses", [])),
-        "problem": "" if ready or problem is None else problem.what,
+        "problem": "" if ready or problem is None else problem.sentence,
     }
 
 

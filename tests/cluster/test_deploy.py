@@ -362,7 +362,7 @@ async def test_agents_that_come_nowhere_are_an_error(
     fine = controllers.fate
     broken = waiting("CrashLoopBackOff", "back-off 10s restarting failed container")
     controllers.fate = lambda name, node: broken if name == "agent" else fine(name, node)
-    with pytest.raises(PodloxxError, match=r"agent-n. on node n. does not start: back-off"):
+    with pytest.raises(PodloxxError, match=r"agent-n. on node n. does not start: back-off.*Next: .*--keep"):
         await started(api, chosen, shown)
 
 
@@ -372,7 +372,7 @@ async def test_a_selector_that_no_node_meets_is_told(
     controllers.nodes = []
     session = await deploy.claim(api, chosen, shown)
     await deploy.apply(api, objects(chosen)[-1:], session, shown)
-    with pytest.raises(PodloxxError, match="no node may run an agent: check --node-selector"):
+    with pytest.raises(PodloxxError, match=r"no node may run an agent\. Next: check --node-selector"):
         await progress.settled(api, session, ["agent"], shown)
 
 
