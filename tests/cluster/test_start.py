@@ -408,6 +408,15 @@ def test_a_dry_run_prints_what_kubectl_takes_and_creates_nothing(
     assert everything(admin) == before
 
 
+def test_kubectl_has_it_as_a_plugin(api_server: ApiServer, name: str, programs: Path, tmp_path: Path) -> None:
+    way = {"PATH": f"{PROGRAM.parent}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    environ = way | {"KUBECONFIG": str(api_server.kubeconfig())}
+    argv = [str(programs / "kubectl"), "podloxx", "status", f"--namespace={name}"]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 2
+    assert f"podloxx does not run in the namespace {name}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -31,7 +31,7 @@ class Idle:
 
     server = "https://a"
 
-    async def get(self, path: str, query: object = None) -> dict[str, Any]:
+    async def get(self, *_: object) -> dict[str, Any]:
         return {"items": []}
 
 
