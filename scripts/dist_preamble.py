@@ -34,7 +34,7 @@ def main(archive: str, site: Path) -> None:
         found = shutil.which("python" + version)
         if found and fits(site, suffix(found)):
             go_on(found, archive, site)
-    refuse(f"install one, or name it: python{PYTHONS[-1]} {archive} …")
+    refuse(f"install one, or name it: python{PYTHONS[-1]} {archive}")
 
 
 def numbers(version: str) -> list:

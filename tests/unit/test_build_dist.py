@@ -147,7 +147,7 @@ def test_a_python_that_has_none_says_what_is_needed(begin: Callable[[], object])
     said = str(refused.value)
     assert f"podloxx-{build_dist.own()} needs {TARGETS[build_dist.own()].needs} and CPython 3.11 to 3.14" in said
     assert f"this is CPython {platform.python_version()} on Linux" in said
-    assert said.endswith("What to do: install one, or name it: python3.14 podloxx …")
+    assert said.endswith("What to do: install one, or name it: python3.14 podloxx")
 
 
 def test_another_python_in_the_path_takes_over(
