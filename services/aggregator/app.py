@@ -39,7 +39,7 @@ async def run(settings: AggregatorSettings, stop: Stop) -> None:
     heartbeat = Heartbeat(settings.heartbeat_file)
     heartbeat.beat()
     redis = redis_client.connect(settings)
-    store = Store(redis, keys.Keys(settings.shard), settings.lease_ttl_s, SystemClock())
+    store = Store(redis, keys.Keys(), settings.lease_ttl_s, SystemClock())
     try:
         async with (
             session_lease.guarding(settings, SystemClock(), stop),
@@ -97,7 +97,6 @@ class Standby:
 
     def __init__(self, store: Store, settings: AggregatorSettings) -> None:
         self._store = store
-        self._shard = settings.shard
         self._turns = int(2 * settings.lease_ttl_s / _STANDBY_S)
         self._saw_owner = False
         self._empty = 0
@@ -109,7 +108,7 @@ class Standby:
         if await self._store.acquire(only_with_totals=patient):
             return True
         if not self._saw_owner:
-            _log.info("standing-by", shard=self._shard)
+            _log.info("standing-by")
         self._saw_owner = True
         self._empty = 0 if await self._store.holds_totals() else self._empty + 1
         return False

@@ -40,7 +40,7 @@ async def run(settings: ApiSettings, stop: Stop) -> None:
     guard = Guard(settings)
     heartbeat = Heartbeat(settings.heartbeat_file)
     redis = redis_client.connect(settings)
-    names = keys.Keys(settings.shard)
+    names = keys.Keys()
     reader = Reader(redis, names, SystemClock(), Path(settings.way_file) if settings.way_file else None)
     peers = PeerReader(redis, names, lambda: reader.mirror)
     hub = Hub(reader, peers, settings.max_clients)

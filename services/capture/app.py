@@ -41,7 +41,7 @@ async def run(settings: CaptureSettings, stop: Stop) -> None:
     redis = redis_client.connect(settings)
     files = settings.capture == "pcap"
     origin = Origin(settings.node, secrets.token_hex(8), kernel_run(), own_time=files)
-    publisher = Publisher(redis, keys.Keys(settings.shard), origin, settings.batch_rows, clock)
+    publisher = Publisher(redis, keys.Keys(), origin, settings.batch_rows, clock)
     heartbeat = Heartbeat(settings.heartbeat_file)
     try:
         if files:

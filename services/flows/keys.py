@@ -6,7 +6,6 @@ Cluster keeps them on one node.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,9 +42,9 @@ FIELD_TICK: Final = b"tick"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The names of one shard's keys."""
+    """The names of one shard's keys; today there is one shard (docs/scale.md)."""
 
-    shard: int
+    shard: int = 0
 
     @property
     def _tag(self) -> str:
@@ -99,8 +98,3 @@ class Keys:
 def behind(what: str, namespace: str, name: str) -> str:
     """The field of the totals that lists the pods (`namespace/pod`) that may be behind a Service or node."""
     return f"behind:{what}:{namespace}/{name}"
-
-
-def shard_of(node: str, shards: int) -> int:
-    """The shard that holds a node's traffic."""
-    return zlib.crc32(node.encode()) % shards

@@ -47,7 +47,6 @@ class CommonSettings:
     redis_url: str = setting("redis://127.0.0.1:6379/0", "the store: redis://, rediss:// or unix:///path/to/socket")
     redis_user: str = setting("", "ACL user in the store")
     redis_password_file: str = setting("", "file with that user's password")
-    shard: int = setting(0, "number of the shard that this process works on", at_least=0)
     heartbeat_file: str = setting("", "file to touch while the work goes on, for probes")
     parent_pid: int = setting(0, "end when this process is no longer our parent", at_least=0)
 

@@ -29,7 +29,7 @@ async def look(settings: CommonSettings) -> list[Finding]:
         async with asyncio.timeout(_ANSWER_S):
             await redis.ping()
             found = [Finding("store", State.OK, f"{where} answers"), await _version(redis)]
-            found += await _rights(redis, Keys(settings.shard))
+            found += await _rights(redis, Keys())
             return [*found, *await _bounds(redis)]
     except (RedisError, OSError, TimeoutError) as error:
         why = str(error) or f"no answer within {_ANSWER_S:.0f} s"

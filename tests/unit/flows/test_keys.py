@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from services.flows.keys import Keys, shard_of
+from services.flows.keys import Keys
 
 
 def test_all_keys_of_a_shard_share_one_hash_tag() -> None:
@@ -21,9 +21,3 @@ def test_all_keys_of_a_shard_share_one_hash_tag() -> None:
     ]
     assert len(set(every)) == len(every)
     assert {re.findall(r"\{(.*?)\}", name)[0] for name in every} == {"3"}
-
-
-def test_a_node_stays_in_its_shard() -> None:
-    assert shard_of("node-a", 1) == 0
-    assert shard_of("node-a", 4) == shard_of("node-a", 4)
-    assert len({shard_of(f"node-{at}", 4) for at in range(100)}) == 4

@@ -57,8 +57,8 @@ def test_an_error_is_one_sentence_and_its_exit_code(error: PodloxxError, capsys:
 
 
 def test_wrong_settings_are_an_error_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(None, "--shard", "x") == 2
-    assert "--shard must be a whole number" in capsys.readouterr().err
+    assert main(None, "--parent-pid", "x") == 2
+    assert "--parent-pid must be a whole number" in capsys.readouterr().err
 
 
 def test_a_defect_is_not_hidden() -> None:
