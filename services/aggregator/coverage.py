@@ -100,7 +100,8 @@ class Meters:
                     self._points.account(key, brought.all)
                 point = self._points.known[key]
                 meter = node.meters.get((attachment.interface, attachment.index))
-                settling = window.end_us - attachment.attached_us <= SETTLING_US
+                # By its start: in an outage windows are merged, and what is missing shows only at their end.
+                settling = window.start_us - attachment.attached_us <= SETTLING_US
                 if meter is None or meter.key != key:
                     # One that ends in a window in which the next one begins comes first.
                     self._meter(places, readings, keys)

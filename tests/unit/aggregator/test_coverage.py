@@ -94,6 +94,13 @@ def test_what_passed_before_the_source_was_in_place_is_known_as_that(metered: Me
     assert metered.node.unexplained_packets == 20
 
 
+def test_it_is_known_as_that_also_where_windows_were_merged_meanwhile(metered: Metered) -> None:
+    metered.take(at(TOLD, 0))
+    merged = replace(window([at(TOLD, 900)], seen(500), second=1), end_us=6 * SECOND)
+    metered.totals.apply(metered.agent.batch(merged))
+    assert metered.one.sums.attach.tx_bytes == metered.one.sums.uncovered.tx_bytes == 400
+
+
 def test_what_a_window_brought_too_early_is_no_credit(metered: Metered) -> None:
     metered.take(at(TOLD, 1_000), seen(1_500))
     assert metered.one.uncovered == NOTHING
