@@ -155,6 +155,10 @@ class Points:
         seen = (one for point in self._of_row(row) for one in point.addresses)
         return self.directory.addresses(pod) | frozenset(seen)
 
+    def is_ingress(self, row: int) -> bool:
+        """Whether a row's pod brings traffic in from outside the cluster."""
+        return any(point.pod is not None and point.pod.ingress for point in self._of_row(row))
+
     def nodes_of(self, row: int) -> set[str]:
         """The nodes on which a row has points."""
         return {point.node for point in self._of_row(row)}

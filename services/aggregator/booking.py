@@ -61,6 +61,11 @@ class Booked:
     """The number of the pod itself."""
     others: Numbers
     """The number of the pod at the other end, 0 where there is none."""
+    local_hi: Words
+    local_lo: Words
+    """The pod's own address."""
+    times: list[tuple[int, int]]
+    """When each window began and ended."""
 
     def by_row(self) -> Sums:
         """Sums per row, scope and window."""
@@ -120,6 +125,9 @@ def book(told: Sequence[Told], points: Points, verdicts: Verdicts, backing: Back
         mine=subjects.names,
         # A file holds each packet once, whoever's it is: nobody else reports it.
         others=np.where(subjects.once, judged.others, 0),
+        local_hi=flows["local_hi"],
+        local_lo=flows["local_lo"],
+        times=[one.batch.times(one.window) for one in told],
     )
     keys["attachment"] = subjects.rows
     _with_services(booked, judged, subjects, verdicts, backing)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from services.aggregator.sums import Mask
 from services.flows.coverage import LINE, Lines
-from services.flows.delta import NOTHING, InterfaceCounters, Kind, Window
+from services.flows.delta import BESIDE, NOTHING, InterfaceCounters, Kind, Window
 from services.flows.protocols import TCP
 from services.flows.table import sum_by
 
@@ -37,6 +37,7 @@ class Captured(NamedTuple):
     """What a window brought of one attachment; `replies` are TCP packets that nobody sends who receives nothing."""
 
     all: InterfaceCounters = NOTHING
+    hidden: InterfaceCounters = NOTHING
     folded: InterfaceCounters = NOTHING
     tx_replies: int = 0
     rx_replies: int = 0
@@ -66,9 +67,10 @@ def captured(windows: Sequence[Window]) -> dict[tuple[int, int], Captured]:
     found, inverse = np.unique(which << 32 | flows["attachment"], return_inverse=True)
     tcp = (flows["kind"] == Kind.IP) & (flows["protocol"] == TCP)
     columns = [flows[name] for name in _SEEN]
-    sums = [sum_by(inverse, column, len(found)) for column in columns]
-    folds = np.flatnonzero(flows["kind"] == Kind.FOLDED)
-    sums += [sum_by(inverse[folds], column[folds], len(found)) for column in columns]
+    sums = []
+    for some in (flows["kind"] < BESIDE, flows["kind"] == Kind.HIDDEN, flows["kind"] == Kind.FOLDED):
+        rows = np.flatnonzero(some)
+        sums += [sum_by(inverse[rows], column[rows], len(found)) for column in columns]
     for name in ("tx", "rx"):
         packets = flows[f"{name}_packets"]
         replies = np.where(tcp, packets - np.minimum(packets, flows[f"{name}_syns"]), np.uint64(0))
@@ -76,7 +78,9 @@ def captured(windows: Sequence[Window]) -> dict[tuple[int, int], Captured]:
     lines = zip(*(column.tolist() for column in (found, *sums)), strict=True)
     return {
         (key >> 32, key & 0xFFFFFFFF): Captured(
-            InterfaceCounters(*line[:4]), InterfaceCounters(*line[4:8]) if any(line[4:8]) else NOTHING, *line[8:]
+            InterfaceCounters(*line[:4]),
+            *(InterfaceCounters(*line[at : at + 4]) if any(line[at : at + 4]) else NOTHING for at in (4, 8)),
+            *line[12:],
         )
         for key, *line in lines
     }
@@ -90,13 +94,14 @@ def metered(before: Lines, readings: Sequence[Reading]) -> Lines:
         np.array(column, np.bool_)
         for column in zip(*((one.was_read, one.settling, one.lossy) for one in readings), strict=True)
     )
-    brought, folded = (
-        np.array(column, np.uint64).astype(np.int64)
-        for column in zip(*((one.brought.all.four, one.brought.folded.four) for one in readings), strict=True)
+    brought, hidden, folded = (
+        np.array([getattr(one.brought, name).four for one in readings], np.uint64).astype(np.int64)
+        for name in ("all", "hidden", "folded")
     )
     for name in ("row", "reported_us", "detached_us"):
         after[:, LINE[name].start] = [getattr(one, name) for one in readings]
     whole = after[:, LINE["captured"]] = _plus(before[:, LINE["captured"]], brought)
+    after[:, LINE["hidden"]] = _plus(before[:, LINE["hidden"]], hidden)
     after[:, LINE["folded"]] = _plus(before[:, LINE["folded"]], folded)
     after[~was_read, LINE["compared"]] = whole[~was_read]
     same = (counters == before[:, LINE["counters"]]).all(axis=1) & (before[:, _READ] == 1)

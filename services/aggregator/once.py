@@ -21,8 +21,10 @@ from services.aggregator.names import Names
 from services.aggregator.pairs import Pairs
 from services.aggregator.sights import PART, WHOLE, Sights
 from services.aggregator.sums import Mask, Numbers
+from services.aggregator.unseen import Unseen
 from services.flows.table import group_columns, sum_by
-from services.flows.traffic import ROW_COUNTERS, ByScope
+from services.flows.scope import Scope
+from services.flows.traffic import ROW_COUNTERS, ByScope, add_scopes, no_counts
 
 HOLD_US: Final = 5_000_000
 """Five reports of an agent: who is silent for longer is taken for dead."""
@@ -81,18 +83,20 @@ class Once:
     """By receiver: what its senders counted beyond the last report of its own agent."""
     collections: dict[str, list[Amount]] = field(default_factory=dict)
     """By sender: what its receivers counted beyond the last report of its own agent."""
+    unseen: Unseen = field(init=False)
     overlap_bytes: int = 0
     _forgot_us: int = -_FORGET_US
     _at_others: dict[str, list[Span]] | None = None
     """All of `settled` by the pod that would have counted it, once it is asked for."""
 
     def __post_init__(self) -> None:
+        self.unseen = Unseen(self.names)
         self._hold(Pairs.none(self.names), np.zeros(0, np.bool_))
 
     @property
     def held_bytes(self) -> int:
         """What waits."""
-        return int(self._held_bytes().sum())
+        return int(self._held_bytes().sum()) + self.unseen.waiting_bytes
 
     def receive(self, told: Pairs, *, at_sender: bool = False) -> None:
         """Take what one end of pairs tells that is to be counted at the other one: received, or sent by it."""
@@ -105,7 +109,9 @@ class Once:
 
         That is all which the other ends' totals do not have already.
         """
-        return self._count(told, self.deliveries, sent=True)
+        mine = self._count(told, self.deliveries, sent=True)
+        self.unseen.told(told.where(mine), by_sender=True)
+        return mine
 
     def collect(self, told: Pairs) -> Mask:
         """The same for what pods received from others."""
@@ -198,12 +204,26 @@ class Once:
             counted = told.where(mine)
             added = counted.by_scope()
             for way in (False, True):
-                self._settled(counted.where(at_sender[mine] == way), at_sender=way)
+                settled = counted.where(at_sender[mine] == way)
+                self._settled(settled, at_sender=way)
+                self.unseen.told(settled, by_sender=way)
             self._hold(told.where(waiting), at_sender[waiting])
+        added = self._with_unseen(added, now_us - HOLD_US)
         # A clock that was set back is no reason to keep everything until it has caught up, where nobody tells us of it.
         if abs(now_us - self._forgot_us) >= _FORGET_US:
             self._forgot_us = now_us
             self._forget(now_us)
+        return added
+
+    def _with_unseen(self, added: ByScope, until_us: int) -> ByScope:
+        """The counters with those of what passed unseen, and who told it is known by now."""
+        new, known = self.unseen.settle(until_us)
+        self.overlap_bytes += known
+        if any(new.four):
+            counts = no_counts()
+            for at, value in zip((_TX[0], _TX[1], _RX[0], _RX[1]), new.four, strict=True):
+                counts[at] = value
+            add_scopes(added, {Scope.UNKNOWN: counts})
         return added
 
     def counted_elsewhere(self, uid: str, since_us: int, until_us: int) -> tuple[Amount, Amount]:
@@ -224,6 +244,7 @@ class Once:
             return new if uid == old else uid
 
         self._hold(self.held.renamed(old, new), self.held_at_sender)
+        self.unseen.rename(old, new)
         self._at_others = None
         settled, self.settled = self.settled, {}
         for (sender, receiver, at_sender), spans in settled.items():
@@ -235,6 +256,7 @@ class Once:
     def shift(self, step_us: int) -> None:
         """Redis's clock was set."""
         self._hold(self.held.shifted(step_us), self.held_at_sender)
+        self.unseen.shift(step_us)
         self._forgot_us += step_us
         for span in (span for spans in self.settled.values() for span in spans):
             span.start_us += step_us
@@ -257,6 +279,7 @@ class Once:
             ],
             "deliveries": [[uid, *amount] for uid, amounts in self.deliveries.items() for amount in amounts],
             "collections": [[uid, *amount] for uid, amounts in self.collections.items() for amount in amounts],
+            "unseen": self.unseen.stored(),
         }
 
     def restore(self, stored: dict[str, Any]) -> None:
@@ -264,6 +287,7 @@ class Once:
         held = Pairs.restored(self.names, stored["held"])
         bits = np.frombuffer(stored["held_at_sender"], np.uint8)
         self._hold(held, np.unpackbits(bits, count=len(held)).astype(np.bool_))
+        self.unseen.restore(stored["unseen"])
         for sender, receiver, at_sender, *span in stored["settled"]:
             self.settled.setdefault((sender, receiver, at_sender), []).append(Span(*span))
         for name, beyond in (("deliveries", self.deliveries), ("collections", self.collections)):

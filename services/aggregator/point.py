@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from services.flows.address import Address
 from services.flows.coverage import beyond, plus, went_on
-from services.flows.delta import Attachment, Coverage, InterfaceCounters
+from services.flows.delta import NOTHING, Attachment, Coverage, InterfaceCounters
 from services.flows.scope import Pod
 
 Key = tuple[str, int]
@@ -62,6 +62,10 @@ class Point:
     pod: Pod | None = None
     pod_uid: str = field(default="", compare=False)
     """Its pod's, where its agent tells that."""
+    hides: bool = False
+    """Whether its agent told that what the pod received did not pass the node's end of its link."""
+    left: InterfaceCounters = NOTHING
+    """What passed unseen and is to be booked with the next window."""
     asked: int = -1
     """The directory's version of its addresses when it was last asked for the pod."""
     subject: Subject | None = field(default=None, compare=False)

@@ -33,6 +33,8 @@ def points_out(points: Points, node: str) -> list[dict[str, Any]]:
             "accounted": _counters_out(point.accounted),
             "gap": [point.gap_from_us, point.gap_to_us],
             "measured": point.measured.value if point.measured else None,
+            "hides": point.hides,
+            "left": _counters_out(point.left),
         }
         for (_, number), point in points.of_node.get(node, {}).items()
     ]
@@ -60,6 +62,8 @@ def point_in(raw: dict[str, Any]) -> tuple[int, Point]:
         gap_from_us=raw["gap"][0],
         gap_to_us=raw["gap"][1],
         measured=Coverage(raw["measured"]) if raw["measured"] else None,
+        hides=raw["hides"],
+        left=InterfaceCounters(*raw["left"]),
     )
 
 

@@ -17,6 +17,7 @@ from services.aggregator.booking import Booked, Told, book
 from services.aggregator.coverage import Meters
 from services.aggregator.directory import Directory
 from services.aggregator.gaps import Gaps
+from services.aggregator.half_seen import HalfSeen
 from services.aggregator.history import History
 from services.aggregator.names import Names
 from services.aggregator.once import Once
@@ -56,6 +57,7 @@ class Totals:
     peers: Peers = field(init=False)
     once: Once = field(init=False)
     awaited: Awaited = field(init=False)
+    half_seen: HalfSeen = field(init=False)
     gap_bytes: Gaps = field(default_factory=Gaps)
     gap_packets: Gaps = field(default_factory=Gaps)
     history: History = field(default_factory=History)
@@ -78,6 +80,7 @@ class Totals:
         self.behind = Behind(self.directory, self.verdicts.labels)
         self.once = Once(self.points, names)
         self.awaited = Awaited(self.directory, self.verdicts)
+        self.half_seen = HalfSeen(self.points, self.verdicts.labels, self.backing, self.once)
 
     @property
     def dirty(self) -> bool:
@@ -231,12 +234,20 @@ class Totals:
 
     def _book_all(self, told: Sequence[Told]) -> None:
         self.verdicts.refresh()
-        booked = book(told, self.points, self.verdicts, self.backing)
+        seen, half, without = self.half_seen.apart(told)
+        booked = book(seen, self.points, self.verdicts, self.backing)
+        self._add(booked)
+        beside = self.half_seen.book(booked, half, without)
+        if beside is not None:
+            self._add(beside)
+        self._count_once(booked)
+
+    def _add(self, booked: Booked) -> None:
+        """Add to rows, their peers and their history."""
         self.peers.add(booked)
         sums = booked.by_row()
         self.rows.add_all(*sums)
         self.history.add(sums.rows, sums.scopes, sums.ends, sums.counts)
-        self._count_once(booked)
 
     def _count_once(self, booked: Booked) -> None:
         """Add what was booked to the cluster's totals, each byte at one of its ends."""

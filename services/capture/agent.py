@@ -7,12 +7,14 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from services.capture.fold import Folder
 from services.capture.links import Link, LinkChange
 from services.capture.sources import Source
 from services.flows.address import Address
-from services.flows.coverage import plus
-from services.flows.delta import NOTHING, Attachment, InterfaceCounters, Window
+from services.flows.coverage import beyond, plus
+from services.flows.delta import NOTHING, Attachment, InterfaceCounters, Kind, Window, beside
 from services.flows.table import by_attachment
 from services.runtime.clock import Clock
 from services.runtime.log import get_logger
@@ -51,11 +53,15 @@ class Agent:
     folder: Folder
     clock: Clock
     emit: Callable[[Window], None]
+    hidden: Callable[[], Counters] = dict
+    """What of pods' own counters did not pass the node's ends so far, by interface index."""
     attachments: dict[int, Attachment] = field(default_factory=dict)
     """By interface index."""
     discovery: Discovery = field(default_factory=Discovery)
     _start_us: int = 0
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _told: dict[int, InterfaceCounters] = field(default_factory=dict)
+    """By attachment, what of `hidden` was told, or passed before it began."""
 
     def __post_init__(self) -> None:
         self._start_us = self.clock.monotonic_us()
@@ -69,12 +75,15 @@ class Agent:
         gone = [self.attachments.pop(link.index) for link in change.removed if link.index in self.attachments]
         for attachment in gone:
             await self.source.detach(attachment.id)
+            self._told.pop(attachment.id, None)
         now = self.clock.monotonic_us()
         closed = tuple(replace(entry, detached_us=now) for entry in gone)
         await self.cut({}, closed)
+        hidden = self.hidden()
         async with asyncio.TaskGroup() as tasks:
             for link in change.added:
-                tasks.create_task(self._attach(link, counters.get(link.index), change.since_us))
+                before = hidden.get(link.index, NOTHING)
+                tasks.create_task(self._attach(link, counters.get(link.index), before, change.since_us))
 
     def learn(self, links: Iterable[Link]) -> None:
         """Take addresses that routes to known links show by now: a network plugin adds them last."""
@@ -99,14 +108,31 @@ class Agent:
             replace(entry, addresses=more_addresses(entry.addresses, drained.senders.get(entry.id, frozenset())))
             for entry in closed
         )
-        flows = self.folder.fold(drained.rows)
+        flows = np.concatenate([self.folder.fold(drained.rows), beside(Kind.HIDDEN, self._newly_hidden())])
         self.emit(Window(self._start_us, end, (*late, *self.attachments.values()), flows, drained.loss))
         self._start_us = end
         captured = by_attachment(flows)
         for index, entry in self.attachments.items():
             self.attachments[index] = replace(entry, passed=plus(entry.passed, captured.get(entry.id, NOTHING)))
 
-    async def _attach(self, link: Link, counters: InterfaceCounters | None, since_us: int | None) -> None:
+    def _newly_hidden(self) -> dict[int, InterfaceCounters]:
+        """What was not told yet of what is hidden, by attachment.
+
+        It is read after the source was drained: so it holds all that others on the node were seen to send.
+        """
+        found = {}
+        for index, counters in self.hidden().items():
+            entry = self.attachments.get(index)
+            if entry is not None:
+                more = beyond(counters, self._told.get(entry.id, NOTHING))
+                self._told[entry.id] = counters
+                if more != NOTHING:
+                    found[entry.id] = more
+        return found
+
+    async def _attach(
+        self, link: Link, counters: InterfaceCounters | None, hidden: InterfaceCounters, since_us: int | None
+    ) -> None:
         number = next(self._ids)
         try:
             await self.source.attach(link, number)
@@ -114,6 +140,7 @@ class Agent:
             # A pod that ended at once takes its link along before we get there.
             _log.info("link-gone-before-attach", interface=link.name, error=str(error))
             return
+        self._told[number] = hidden
         self.attachments[link.index] = Attachment(
             id=number,
             interface=link.name,

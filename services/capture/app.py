@@ -56,10 +56,10 @@ async def run(settings: CaptureSettings, stop: Stop) -> None:
 
 async def _live(settings: CaptureSettings, publisher: Publisher, heartbeat: Heartbeat, stop: Stop) -> None:
     source = opened(settings.capture, settings.flow_capacity)
-    agent = Agent(source, Folder(settings.flow_capacity), SystemClock(), publisher.add)
     selection = Selection.parse(settings.interface_prefix, settings.interface)
     try:
         async with LinkMonitor(selection) as monitor:
+            agent = Agent(source, Folder(settings.flow_capacity), SystemClock(), publisher.add, monitor.hidden)
             changes: Changes = asyncio.Queue(maxsize=64)
             cut = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:

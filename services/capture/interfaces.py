@@ -13,7 +13,10 @@ from typing import Final, Self
 
 from services.capture import netlink
 from services.capture.links import Link, LinkChange, NodeAddress, Route, Selection, selected
-from services.flows.delta import InterfaceCounters
+from services.capture.pod_side import PodSide
+from services.flows.address import Address
+from services.flows.coverage import beyond, plus
+from services.flows.delta import NOTHING, InterfaceCounters
 from services.runtime.log import get_logger
 
 __all__ = ["Link", "LinkChange", "LinkMonitor", "NodeAddress", "Route", "Selection", "selected"]
@@ -50,6 +53,11 @@ class LinkMonitor:
         self._selected: dict[int, Link] = {}
         self._lost: list[Link] = []
         self._first: list[LinkChange] = []
+        self._pod_side = PodSide()
+        self._own: dict[int, InterfaceCounters] = {}
+        """What pods' own ends counted, as last read."""
+        self._hidden: dict[int, InterfaceCounters] = {}
+        """How much that was more than at the node's end."""
 
     async def __aenter__(self) -> Self:
         self._events.open()
@@ -57,23 +65,75 @@ class LinkMonitor:
             self._first = await self._read_all()
             self._selection.check(seen.link for seen in self._seen.values())
         except BaseException:
-            self._events.close()
+            self._close()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._events.close()
+        self._pod_side.close()
 
     def links(self) -> tuple[Link, ...]:
         """The links that are selected now, with the addresses of their pods as last read."""
         return tuple(self._selected.values())
 
     async def counters(self) -> dict[int, InterfaceCounters]:
-        """The kernel's counters of the selected links by index, from the pods' view."""
+        """The kernel's counters of the selected links by index, from the pods' view: their own where they can be read."""
+        own = self.own()
+        # Read after the pods' own, so that what passes meanwhile is not taken for hidden.
         found = await netlink.read_counters()
-        return {index: _pod_view(link, found[index]) for index, link in list(self._selected.items()) if index in found}
+        told = {}
+        for index, link in list(self._selected.items()):
+            if index in found:
+                told[index] = self._told(link, _pod_view(link, found[index]), own.get(index))
+        return told
+
+    def own(self) -> dict[int, InterfaceCounters]:
+        """The counters of pods' own ends by the node's index; only those that could be read."""
+        found = {}
+        for index, link in list(self._selected.items()):
+            own = self._read_own(link)
+            if own is not None:
+                found[index] = own
+        return found
+
+    def own_addresses(self, link: Link) -> frozenset[Address]:
+        """What addresses a pod has in its own namespace; none where nobody may ask."""
+        return frozenset() if link.peer_netns is None else self._pod_side.addresses(link.peer_netns)
+
+    def hidden(self) -> dict[int, InterfaceCounters]:
+        """What of pods' own counters did not pass the node's ends, read now; only where there is any."""
+        for index in list(self._hidden):
+            link = self._selected[index]
+            own, host = self._read_own(link), self._pod_side.counters(index, None)
+            if own is not None and host is not None:
+                self._told(link, _pod_view(link, host), own)
+        return dict(self._hidden)
+
+    def _told(self, link: Link, host: InterfaceCounters, own: InterfaceCounters | None) -> InterfaceCounters:
+        """What a link's counters are; they stay those of the pod's end once that was read."""
+        own = own or self._own.get(link.index)
+        if own is None:
+            return host
+        self._own[link.index] = own
+        before = self._hidden.get(link.index, NOTHING)
+        # Never less than before: two ends are not read at one moment.
+        hidden = plus(before, beyond(beyond(own, host), before))
+        if hidden != NOTHING:
+            self._hidden[link.index] = hidden
+        return own
+
+    def _read_own(self, link: Link) -> InterfaceCounters | None:
+        seen = self._seen.get(link.index)
+        if link.pod_side or link.peer_netns is None or seen is None or seen.peer_index is None:
+            return None
+        found = self._pod_side.counters(seen.peer_index, link.peer_netns)
+        return None if found is None else _pod_view(replace(link, pod_side=True), found)
 
     async def changes(self) -> AsyncIterator[LinkChange]:
         """The links that are there, then every change, without end.
@@ -144,6 +204,9 @@ class LinkMonitor:
         """What changed in the selection since the last time: one change, or none."""
         chosen = selected((seen.link for seen in self._seen.values()), self._routes, self._addresses, self._selection)
         now = {link.index: link for link in chosen}
+        for link in self._lost:
+            self._own.pop(link.index, None)
+            self._hidden.pop(link.index, None)
         for index, before in self._selected.items():
             if index not in now or not _same(before, now[index]):
                 self._lost.append(before)

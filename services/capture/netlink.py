@@ -110,7 +110,14 @@ async def read_routes() -> list[Route]:
 async def read_addresses() -> list[NodeAddress]:
     """The node's own addresses."""
     messages = await _dump(lambda route: route.get_addr())
-    return [_address(message) for message in messages if message["family"] in _BITS]
+    return [node_address(message) for message in messages if message["family"] in _BITS]
+
+
+def node_address(message: Message) -> NodeAddress:
+    """What a message of the kernel's tells of one address."""
+    # On a point-to-point link IFA_ADDRESS is the other end's.
+    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return NodeAddress(message["index"], address.parse(text), message["prefixlen"] == _BITS[message["family"]])
 
 
 async def read_counters() -> dict[int, HostCounters]:
@@ -190,9 +197,3 @@ def _routes(message: Message) -> Iterator[Route]:
         if output is not None:
             via = bool(hop.get_attr("RTA_GATEWAY") or hop.get_attr("RTA_VIA"))
             yield Route(output, via=via, default=length == 0, host=host)
-
-
-def _address(message: Message) -> NodeAddress:
-    # On a point-to-point link IFA_ADDRESS is the other end's.
-    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-    return NodeAddress(message["index"], address.parse(text), message["prefixlen"] == _BITS[message["family"]])

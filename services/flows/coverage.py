@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from services.flows.delta import NOTHING, Coverage, InterfaceCounters
 
-VERSION: Final = 2
+VERSION: Final = 3
 _MOST: Final = (1 << 63) - 1
 """Sums stop here: who forges counters is not to break who reads them."""
 
@@ -29,7 +29,7 @@ _ONES: Final = (
     *("row", "since_us", "reported_us", "detached_us"),
     *("based", "read", "lost_before", "sees_tx", "sees_rx"),
 )
-_FOURS: Final = ("counters", "counted", "captured", "compared", "attach", "folded", "gap")
+_FOURS: Final = ("counters", "counted", "captured", "compared", "attach", "hidden", "folded", "gap")
 LINE: Final = {
     **{name: slice(at, at + 1) for at, name in enumerate(_ONES)},
     **{name: slice(at, at + 4) for at, name in zip(range(len(_ONES), 99, 4), (*_FOURS, "tx", "rx"), strict=False)},
@@ -141,6 +141,8 @@ class InterfaceCoverage:
     compared: InterfaceCounters = NOTHING
     """`captured` as it was when `counters` were read."""
     attach: InterfaceCounters = NOTHING
+    hidden: InterfaceCounters = NOTHING
+    """What its agent knows to have passed it by."""
     folded: InterfaceCounters = NOTHING
     gap: InterfaceCounters = NOTHING
     lost_before: int = 0
@@ -160,9 +162,10 @@ class InterfaceCoverage:
     def sums(self) -> Sums:
         """What it amounts to."""
         missed = self.uncovered
+        hidden = least(self.hidden, missed)
         unseen = InterfaceCounters(
-            *((missed.tx_bytes, missed.tx_packets) if self.sees_tx is False else (0, 0)),
-            *((missed.rx_bytes, missed.rx_packets) if self.sees_rx is False else (0, 0)),
+            *((missed if self.sees_tx is False else hidden).four[:2]),
+            *((missed if self.sees_rx is False else hidden).four[2:]),
         )
         attach = least(self.attach, beyond(missed, unseen))
         return Sums(self.counted, self.compared, missed, attach, unseen, self.folded, self.gap)

@@ -27,6 +27,14 @@ class Kind(IntEnum):
     """Cut or contradictory before the IP header ended: `port` is the number of a `Malformed`."""
     FOLDED = 3
     """Flows that a full table could not keep apart; neither addresses nor port."""
+    HIDDEN = 4
+    """What the pod's own interface counted and the node's end of its link did not; neither addresses nor port."""
+    NO_SOCKET = 5
+    """What the pod's own interface counted and no socket had; neither addresses nor port."""
+
+
+BESIDE: Final = Kind.HIDDEN
+"""From this kind on rows tell what no source saw."""
 
 
 class Side(IntEnum):
@@ -100,6 +108,18 @@ def no_rows() -> Rows:
     return np.zeros(0, FLOW)
 
 
+_FOUR: Final = ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")
+
+
+def beside(kind: Kind, found: Mapping[int, InterfaceCounters]) -> Rows:
+    """Rows of what no source saw, by attachment."""
+    rows = np.zeros(len(found), FLOW)
+    rows["kind"], rows["attachment"] = kind, [*found]
+    for at, name in enumerate(_FOUR):
+        rows[name] = [counters.four[at] for counters in found.values()]
+    return rows
+
+
 class Coverage(StrEnum):
     """How much of a pod's traffic its observation point can see."""
 
@@ -121,7 +141,10 @@ class Coverage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class InterfaceCounters:
-    """The kernel's counters of an observation point, from the pod's view (cumulative)."""
+    """The kernel's counters of an observation point, from the pod's view (cumulative).
+
+    Where they can be read, they are those of the pod's own end, which also counts what passes by the node's.
+    """
 
     tx_bytes: int
     tx_packets: int

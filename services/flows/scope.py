@@ -94,6 +94,9 @@ class Rule(StrEnum):
     MALFORMED = "malformed"
     FOLDED = "folded"
     AGENT_GAP = "agent-gap"
+    HIDDEN_DATAPATH = "hidden-datapath"
+    NO_SOCKET = "no-socket"
+    SEEN_AT_SENDER = "seen-at-sender"
 
 
 RULES: Final = tuple(Rule)

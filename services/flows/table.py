@@ -137,7 +137,7 @@ def fold_excess(rows: Rows, limit: int) -> Rows:
     """
     if len(rows) <= limit:
         return rows
-    foldable = rows["kind"] != Kind.FOLDED
+    foldable = rows["kind"] < Kind.FOLDED
     size = np.where(foldable, rows["tx_bytes"] + rows["rx_bytes"], np.iinfo(np.uint64).max)
     keep = max(limit - len(np.unique(rows["attachment"])), 0)
     order = np.argsort(size, kind="stable")[::-1]

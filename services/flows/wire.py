@@ -31,7 +31,7 @@ from services.flows.delta import (
 )
 from services.flows.table import group_columns, transposed
 
-VERSION: Final = 3
+VERSION: Final = 4
 _PLAIN: Final = ("attachment", "kind", "protocol", "server", "port", *COUNTERS)
 _WORD: Final = {name: offset // 8 for name, (kind, offset, *_) in (FLOW.fields or {}).items() if kind.itemsize == 8}
 """Which word of a row each column is that takes a whole one."""

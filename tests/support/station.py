@@ -101,7 +101,7 @@ async def station(
         LinkMonitor(Selection(names=(interface,))) as monitor,
         opened(_CAPACITY, kind=kind, namespace=None, **options) as source,
     ):
-        agent = Agent(source, Folder(_CAPACITY), SystemClock(), Batches(totals, boot).take)
+        agent = Agent(source, Folder(_CAPACITY), SystemClock(), Batches(totals, boot).take, monitor.hidden)
         one = Station(monitor, agent, totals)
         if attached:
             await one.follow(LinkChange(monitor.links(), ()))
