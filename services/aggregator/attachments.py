@@ -29,6 +29,8 @@ _LATE_US: Final = 900_000_000
 _SILENT_US: Final = 7_200_000_000
 """For how long an agent that died may come back to an interface that survived."""
 _SWEEP_US: Final = 10_000_000
+_GROUP_SILENT_US: Final = 5_000_000
+"""How late the agent that counts by control group may be before the one on links is taken at its word again."""
 
 
 @dataclass(slots=True)
@@ -154,6 +156,21 @@ class Points:
         """All addresses of a row's pod that anybody knows."""
         seen = (one for point in self._of_row(row) for one in point.addresses)
         return self.directory.addresses(pod) | frozenset(seen)
+
+    def by_group(self, point: Point, start_us: int) -> bool:
+        """Whether a control group of the node tells what this point of its pod shows, from then on."""
+        return (
+            point.source != CGROUP
+            and len(self._of_row(point.row)) > 1
+            and any(
+                one.source == CGROUP
+                and one.node == point.node
+                and one.open
+                and one.from_us <= start_us
+                and start_us - one.reported_us < _GROUP_SILENT_US
+                for one in self._of_row(point.row)
+            )
+        )
 
     def is_ingress(self, row: int) -> bool:
         """Whether a row's pod brings traffic in from outside the cluster."""

@@ -1,5 +1,7 @@
 """Books what pods exchanged past the sources that watch them: as far as others on their node sent it, as theirs.
 
+A pod that a node's agent also sees by its control groups is seen whole by that: what its link shows is not booked again.
+
 An agent tells what a pod's own interface counted beyond the node's end of its link (`Kind.HIDDEN`), read after the
 window was drained. So a window's part of that holds all that the node's other pods were seen to send to the pod within
 the window, and perhaps a little that they sent later: what is left of it waits for the next window. Who may not read
@@ -71,6 +73,7 @@ class HalfSeen:
         """Windows without what no source saw, the pods that are half seen, and what no socket had."""
         seen, half, without = [], [], []
         for at, one in enumerate(told):
+            one = self._once(one)  # noqa: PLW2901  # the rest was booked already
             unseen = one.flows["kind"] >= BESIDE
             amounts: dict[Kind, dict[int, InterfaceCounters]] = {}
             if unseen.any():
@@ -85,6 +88,8 @@ class HalfSeen:
                     continue
                 if attachment.id in socketless:
                     without.append(self._pod(at, key, attachment, socketless[attachment.id]))
+                if self.points.by_group(point, one.batch.times(one.window)[0]):
+                    continue
                 if attachment.id in hidden or point.left != NOTHING or not point.covered.sees_ingress:
                     half.append(self._pod(at, key, attachment, hidden.get(attachment.id, NOTHING)))
         return seen, half, without
@@ -97,6 +102,25 @@ class HalfSeen:
         for pod in without:
             self._rest(found, booked, pod, pod.hidden, Kind.NO_SOCKET)
         return _booked(booked, found) if found.keys else None
+
+    def _once(self, told: Told) -> Told:
+        """A window without what its pods' control groups tell as well."""
+        known = self.points.known
+        start, _ = told.batch.times(told.window)
+        twice = [
+            entry.id
+            for entry in told.window.attachments
+            if (point := known.get((told.batch.boot, entry.id))) is not None and self.points.by_group(point, start)
+        ]
+        if not twice:
+            return told
+        dropped = np.isin(told.flows["attachment"], twice)
+        hidden = by_attachment(told.flows[dropped & (told.flows["kind"] >= BESIDE)])
+        for number, counters in hidden.items():
+            self.points.account((told.batch.boot, number), counters)
+        rows = told.flows[dropped]
+        self.once.overlap_bytes += int(rows["tx_bytes"].sum() + rows["rx_bytes"].sum())
+        return told._replace(flows=told.flows[~dropped])
 
     def _pod(self, at: int, key: Key, attachment: Attachment, counters: InterfaceCounters) -> _Pod:
         point = self.points.known[key]
@@ -189,7 +213,7 @@ def _sent_to(booked: Booked, half: Sequence[_Pod]) -> list[Numbers]:
     taken: set[int] = set()
     found = []
     for pod, key in zip(half, wanted.tolist(), strict=True):
-        # Of two interfaces of a pod one has it, and a pod that is seen by another source has it there.
+        # Of two interfaces of a pod one has it.
         mine = key not in taken and pod.point.source != PCAP
         taken.add(key)
         found.append(entries[keys == key] if mine else none)

@@ -78,12 +78,14 @@ def captured(windows: Sequence[Window]) -> dict[tuple[int, int], Captured]:
     lines = zip(*(column.tolist() for column in (found, *sums)), strict=True)
     return {
         (key >> 32, key & 0xFFFFFFFF): Captured(
-            InterfaceCounters(*line[:4]),
-            *(InterfaceCounters(*line[at : at + 4]) if any(line[at : at + 4]) else NOTHING for at in (4, 8)),
-            *line[12:],
+            InterfaceCounters(*line[:4]), _some(line[4:8]), _some(line[8:12]), *line[12:]
         )
         for key, *line in lines
     }
+
+
+def _some(four: list[int]) -> InterfaceCounters:
+    return InterfaceCounters(*four) if any(four) else NOTHING
 
 
 def metered(before: Lines, readings: Sequence[Reading]) -> Lines:

@@ -22,8 +22,8 @@ from services.aggregator.pairs import Pairs
 from services.aggregator.sights import PART, WHOLE, Sights
 from services.aggregator.sums import Mask, Numbers
 from services.aggregator.unseen import Unseen
-from services.flows.table import group_columns, sum_by
 from services.flows.scope import Scope
+from services.flows.table import group_columns, sum_by
 from services.flows.traffic import ROW_COUNTERS, ByScope, add_scopes, no_counts
 
 HOLD_US: Final = 5_000_000

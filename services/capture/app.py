@@ -16,6 +16,7 @@ from services.capture.group_tree import GroupTree
 from services.capture.interfaces import LinkChange, LinkMonitor, Selection
 from services.capture.publisher import Origin, Publisher
 from services.capture.replay import replay
+from services.capture.socketless import Socketless
 from services.capture.sources.cgroup import hierarchy
 from services.capture.sources.choice import opened
 from services.flows import keys
@@ -87,12 +88,14 @@ async def _by_group(settings: CaptureSettings, publisher: Publisher, heartbeat: 
         raise UsageError("--capture cgroup counts by control group: leave out --interface and --interface-prefix")
     source = opened(settings.capture, settings.flow_capacity)
     try:
-        async with GroupTree(hierarchy()) as tree:
-            agent = GroupAgent(source, tree, Folder(settings.flow_capacity), SystemClock(), publisher.add)
+        async with GroupTree(hierarchy()) as tree, LinkMonitor(Selection()) as monitor:
+            beside = Socketless(monitor)
+            agent = GroupAgent(source, tree, Folder(settings.flow_capacity), SystemClock(), publisher.add, beside)
             changes: Changes = asyncio.Queue(maxsize=1)
             cut = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(work) for work in (_end(stop, changes), _send(publisher, agent, cut))]
+                works = _follow(monitor), _end(stop, changes), _send(publisher, agent, cut)
+                running = [tasks.create_task(work) for work in works]
                 async for _ in _rounds(settings.flush_interval_s, changes):
                     await agent.cut(await _own_addresses())
                     cut.set()
@@ -139,6 +142,12 @@ def _give_up(settings: CaptureSettings, publisher: Publisher) -> None:
 async def _watch(monitor: LinkMonitor, changes: Changes) -> None:
     async for change in monitor.changes():
         await changes.put(change)
+
+
+async def _follow(monitor: LinkMonitor) -> None:
+    """Keep the monitor's links up to date; nothing is attached to them."""
+    async for _ in monitor.changes():
+        pass
 
 
 async def _send(publisher: Publisher, agent: Agent | GroupAgent, cut: asyncio.Event) -> None:

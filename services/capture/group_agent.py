@@ -15,10 +15,11 @@ from services.capture.fold import Folder
 from services.capture.group_tree import GroupTree
 from services.capture.links import Link
 from services.capture.raw_flow import RawRows
+from services.capture.socketless import Socketless
 from services.capture.sources import Source
 from services.flows.address import Address
 from services.flows.coverage import plus
-from services.flows.delta import NOTHING, Attachment, Window
+from services.flows.delta import NOTHING, Attachment, Kind, Window, beside
 from services.flows.table import by_attachment
 from services.runtime.clock import Clock
 from services.runtime.log import get_logger
@@ -40,6 +41,7 @@ class GroupAgent:
     folder: Folder
     clock: Clock
     emit: Callable[[Window], None]
+    socketless: Socketless = field(default_factory=Socketless)
     attachments: dict[Owner, Attachment] = field(default_factory=dict)
     discovery: Discovery = field(default_factory=Discovery)
     _groups: dict[int, Owner] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class GroupAgent:
 
     def __post_init__(self) -> None:
         self._start_us = self.clock.monotonic_us()
+        self.socketless.begin()
 
     async def cut(self, own: frozenset[Address] = frozenset()) -> None:
         """End the window now and emit it; `own` are the node's addresses, which tell nobody apart."""
@@ -65,6 +68,8 @@ class GroupAgent:
                 entry = self.attachments[owner]
                 self.attachments[owner] = replace(entry, addresses=more_addresses(entry.addresses, seen - own))
         flows = self.folder.fold(rows)
+        more = self.socketless.take(self.attachments, by_attachment(flows))
+        flows = np.concatenate([flows, beside(Kind.NO_SOCKET, more)])
         self.tree.forget()
         closed = await self._gone(end)
         self.emit(Window(self._start_us, end, (*closed, *self.attachments.values()), flows, drained.loss))

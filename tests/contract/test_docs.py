@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from services.flows.scope import RULES
 from services.launcher import cli
 from services.runtime.settings import PREFIX, as_table
 
@@ -81,3 +82,8 @@ def test_every_verb_of_the_makefile_is_explained() -> None:
     [phony] = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
     explained = re.findall(r"^([a-z0-9-]+):.*## ", text, re.MULTILINE)
     assert set(phony.split()) - set(explained) <= {"clean"}
+
+
+def test_every_rule_has_a_sentence_on_the_page() -> None:
+    words = (ROOT / "frontend" / "src" / "lib" / "words.ts").read_text()
+    assert [rule.value for rule in RULES if not re.search(rf"^  '?{rule.value}'?:", words, re.MULTILINE)] == []

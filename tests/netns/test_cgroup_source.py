@@ -9,7 +9,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from services.capture.raw_flow import Direction, RawRows, no_raw_rows
 from services.capture.sources.cgroup import UNKNOWN, CgroupSource, hierarchy
 from services.flows.delta import Kind
 from tests.support import generators as frames
+from tests.support.group_talk import ended, group, start
 from tests.support.netns import Namespace
 from tests.support.privileges import ROOT, run_as
 from tests.support.wait import wait_until
@@ -30,75 +31,11 @@ from tests.support.watch import HOST, HOST6, POD, POD6, Watch, watching
 
 MEGABYTE = 1 << 20
 _PROG_QUERY = 16
-TALK = """
-import socket, sys
-kind, family, listen, host, port, size = sys.argv[1:]
-of = getattr(socket, family)
-size = int(size)
-one = socket.socket(of, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
-if kind == "udp" and listen == "listen":
-    one.bind((host, int(port)))
-    print("ready", flush=True)
-    for _ in range(size):
-        one.recv(1 << 16)
-elif kind == "udp":
-    one.connect((host, int(port)))
-    for _ in range(size):
-        try:
-            one.send(bytes(700))
-        except ConnectionRefusedError:
-            pass
-elif listen == "listen":
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    one.bind((host, int(port)))
-    one.listen()
-    print("ready", flush=True)
-    peer, _ = one.accept()
-    while peer.recv(1 << 16):
-        pass
-    peer.close()
-else:
-    one.connect((host, int(port)))
-    one.sendall(bytes(size))
-    one.shutdown(socket.SHUT_WR)
-    one.recv(1)
-    one.close()
-"""
-
-
-@contextlib.contextmanager
-def group(name: str) -> Iterator[Path]:
-    """A control group of the unified hierarchy."""
-    path = hierarchy() / f"plx-{os.getpid()}-{name}"
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        wait_until(lambda: removed(path), f"{path} is removed")
-
-
-def removed(path: Path) -> bool:
-    # Who ended still counts for a moment.
-    with contextlib.suppress(OSError):
-        path.rmdir()
-    return not path.exists()
 
 
 def number(path: Path) -> int:
     """The number under which the source counts a group."""
     return path.stat().st_ino & 0xFFFFFFFF
-
-
-def start(where: Path, namespace: Namespace, *words: str) -> subprocess.Popen[str]:
-    """A process that opens its sockets as a member of a group, in a namespace."""
-    enter = f"open({str(where / 'cgroup.procs')!r}, 'w').write('0')\n"
-    with namespace.entered():
-        return subprocess.Popen([sys.executable, "-c", enter + TALK, *words], stdout=subprocess.PIPE, text=True)
-
-
-def ended(process: subprocess.Popen[str]) -> None:
-    with process:
-        assert process.wait(30) == 0
 
 
 @contextlib.asynccontextmanager

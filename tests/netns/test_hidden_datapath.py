@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -14,9 +13,7 @@ from services.aggregator.totals import Totals
 from services.capture.agent import Agent
 from services.capture.fold import Folder
 from services.capture.interfaces import LinkChange, LinkMonitor, Selection
-from services.capture.pod_side import PodSide
 from services.flows.coverage import InterfaceCoverage
-from services.flows.scope import Scope
 from services.flows.traffic import ROW_COUNTERS
 from services.runtime.clock import SystemClock
 from tests.support import generators as frames
@@ -33,6 +30,7 @@ from tests.support.hidden_datapath import (
     world,
 )
 from tests.support.netns import Namespace
+from tests.support.privileges import run_as
 from tests.support.station import Batches, Station, inside
 from tests.support.wait import until
 from tests.support.watch import opened
@@ -58,7 +56,7 @@ async def watching(kind: str, *, allowed: bool = True) -> AsyncIterator[Station]
         LinkMonitor(Selection(names=("web0", "api0", "open0"))) as monitor,
         opened(10_000, kind=kind, namespace=None) as source,
     ):
-        monitor._pod_side.allowed = allowed  # noqa: SLF001  # as at the kernel's first refusal
+        monitor._pod_side.allowed = allowed  # as at the kernel's first refusal
         agent = Agent(source, Folder(10_000), SystemClock(), Batches(totals, "boot-a").take, monitor.hidden)
         one = Station(monitor, agent, totals)
         await one.follow(LinkChange(monitor.links(), ()))
@@ -132,7 +130,7 @@ async def exact(one: Station, since: Since, *pods: str) -> None:
 
 def talk(place: World, *, rounds: int = 4) -> None:
     """TCP with offload between all of them, over both families, and datagrams."""
-    for web, api, out in ((WEB, API, OUTSIDE), (WEB6, API6, OUTSIDE6)):
+    for api, out in ((API, OUTSIDE), (API6, OUTSIDE6)):
         for at in range(rounds):
             frames.tcp(place.web, place.api, api, 5001, size=2 * MEGABYTE + at)
             frames.tcp(place.outside, place.api, api, 5002, size=MEGABYTE + at)
@@ -178,5 +176,70 @@ def test_hidden_pods_are_marked_and_seen_and_hidden_is_what_their_interfaces_cou
             of_pods.append(exchanged(one, "open0", "web"))
             got = [row(one, pod) for pod in ("web", "api", "open0")]
             assert cluster[2:] == [sum(a[at] - b[at] for a, b in zip(got, of_pods, strict=True)) for at in (2, 3)]
+
+    inside(place.node, scenario)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_who_may_not_ask_takes_what_was_sent_on_the_node_and_says_egress_only(place: World, kind: str) -> None:
+    async def scenario() -> None:
+        async with watching(kind, allowed=False) as one:
+            # Who receives a stream answers: by that it shows.
+
+            def is_told() -> bool:
+                talk(place, rounds=1)
+                return sides(one)["api0"] == "egress-only" == sides(one)["web0"]
+
+            await one.until(is_told, "it is known which sides are seen")
+            await one.flush()
+            first = exchanged(one, "web", "api")[:2]
+            before = by_rule(one, "api").get("seen-at-sender", [0] * 4)
+            talk(place, rounds=1)
+            await one.flush()
+            assert sides(one) == {"web0": "egress-only", "api0": "egress-only", "open0": "both"}
+            rules = by_rule(one, "api")
+            assert "hidden-datapath" not in rules
+            sent = [a - b for a, b in zip(exchanged(one, "web", "api")[:2], first, strict=True)]
+            assert [a - b for a, b in zip(rules["seen-at-sender"], before, strict=True)][2:] == sent
+            assert sent[0] > 2 * MEGABYTE
+            cluster = counted_once(one)
+            assert cluster[:2] == [sum(row(one, pod)[at] for pod in ("web", "api", "open0")) for at in (0, 1)]
+            of_web = exchanged(one, "open0", "web")
+            of_others = [sum(row(one, pod)[at] for pod in ("web", "api")) for at in (2, 3)]
+            mirrored = [sum(by_rule(one, pod)["seen-at-sender"][at] for pod in ("web", "api")) for at in (2, 3)]
+            open_ = row(one, "open0")
+            assert cluster[2:] == [
+                others - same + opened - of
+                for others, same, opened, of in zip(of_others, mirrored, open_[2:], of_web[2:], strict=True)
+            ]
+
+    inside(place.node, scenario)
+
+
+NOT_ALLOWED = """
+from services.capture.pod_side import PodSide
+with PodSide() as one:
+    print(one.counters(2, 0), one.addresses(0), one.allowed)
+"""
+
+
+def test_without_the_right_nobody_is_asked_twice(place: World) -> None:
+    with place.node.entered():
+        done = run_as(NOT_ALLOWED, "net_raw", "bpf", "perfmon")
+    assert done.stdout.splitlines()[-1] == "None frozenset() False", done.stderr
+
+
+def test_a_pods_own_interface_is_read_without_entering_its_namespace(place: World) -> None:
+    async def scenario() -> None:
+        async with LinkMonitor(Selection(names=("web0",))) as monitor:
+            talk(place, rounds=1)
+            [own] = monitor.own().values()
+            assert own.four == counters(place.web)
+            [link] = monitor.links()
+            assert {str(one) for one in monitor.own_addresses(link)} >= {WEB, WEB6}
+            await monitor.counters()
+            [hidden] = monitor.hidden().values()
+            assert hidden.rx_bytes > 5000
+            assert hidden.tx_bytes == 0
 
     inside(place.node, scenario)

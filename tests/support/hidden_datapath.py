@@ -39,6 +39,9 @@ def world(*, hidden: bool = True) -> Iterator[World]:
     """All of it, with addresses of both families and no chatter; without `hidden` all pods are on the open datapath."""
     with namespaces("node", "web", "api", "open", "out") as spaces:
         one = World(*spaces)
+        for space in spaces:
+            # Reports of groups are over before anybody counts.
+            space.sysctl("net/ipv6/conf/default/mldv2_unsolicited_report_interval", "1")
         for name, space, addresses in (
             ("web", one.web, (WEB, WEB6)),
             ("api", one.api, (API, API6)),

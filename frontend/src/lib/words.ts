@@ -28,6 +28,10 @@ const RULES: Record<string, string> = {
   malformed: 'Packets that could not be read',
   folded: 'Flows beyond the bound of the table, added up',
   'agent-gap': 'Passed while no agent was there: only its size is known',
+  'hidden-datapath': "Passed the watched end of the pod's link by: only its size is known, by the pod's own interface",
+  'no-socket':
+    "Counted by the pod's interface, and by no socket of it: ARP, the kernel's own answers, forwarded packets",
+  'seen-at-sender': 'A pod on the same node, counted where that one sent it',
 };
 
 /** Why a peer has its scope. */
@@ -45,6 +49,15 @@ const COVERAGE: Record<string, string> = {
 /** How much of a pod is seen. */
 export function coverageSentence(coverage: string): string {
   return COVERAGE[coverage] ?? coverage;
+}
+
+/** What helps where less than all of a pod is seen; empty where all is. */
+export function coverageHint(coverage: string | null | undefined): string {
+  if (!coverage || coverage === 'full' || coverage === 'both') return '';
+  return (
+    'The network of its node hands packets over past the interface that is watched. With --capture cgroup they are ' +
+    'counted at sockets, both directions with their peers; that needs NET_ADMIN and the control groups of each node.'
+  );
 }
 
 const PORTS: Record<number, string> = {

@@ -13,7 +13,7 @@ from services.aggregator.directory.static_file import StaticDirectory
 from services.aggregator.snapshot import Part
 from services.aggregator.totals import Totals
 from services.flows import peer_store, traffic
-from services.flows.delta import Attachment, InterfaceCounters
+from services.flows.delta import Attachment, InterfaceCounters, Kind, beside
 from services.flows.scope import Scope
 from tests.support.agents import SECOND, ScriptedAgent, attachment, flow, window
 from tests.support.worlds import CONTENT, directory
@@ -115,6 +115,9 @@ class Agents:
         own = "10.1.0.2" if name == "a" else "10.2.0.2"
         points = [self._point(1, second, own), self._point(2, second, *(["10.1.0.3"] if knows and name == "a" else []))]
         rows = [flow(at, peer, tx=tx, rx=rx) for at, peer, tx, rx in listed]
+        # Some of it passes unseen.
+        passed = {at: InterfaceCounters(0, 0, rx, rx // 100) for at, _, tx, rx in listed if tx % 300 == 0}
+        rows.append(beside(Kind.HIDDEN, passed))
         state.apply(self._agents[name].batch(window(points, *rows, second=second, loss=second)))
         state.settle(second * SECOND)
 

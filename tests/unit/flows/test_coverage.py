@@ -89,7 +89,7 @@ def test_a_nodes_coverage_comes_back_as_it_was_stored(node: NodeCoverage) -> Non
     ],
 )
 def test_other_bytes_are_refused(data: bytes) -> None:
-    with pytest.raises(CoverageError, match="not a node's coverage of version 2"):
+    with pytest.raises(CoverageError, match="not a node's coverage of version 3"):
         decode(data)
 
 
