@@ -27,12 +27,11 @@ from services.flows.coverage import beyond, least, plus
 from services.flows.delta import BESIDE, FLOW_KEY, NOTHING, Attachment, InterfaceCounters, Kind, Side
 from services.flows.scope import SCOPES, Rule, Scope
 from services.flows.table import by_attachment
-from services.flows.traffic import ROW_COUNTERS, VIA_INGRESS, Counted
+from services.flows.traffic import ROW_COUNTERS, VIA_INGRESS, Counted, unseen_counts
 
 _AT: Final = {name: at for at, name in enumerate(ROW_COUNTERS)}
 _TX, _RX = ([_AT[name] for name in ROW_COUNTERS if name.startswith(way)] for way in ("tx", "rx"))
 _BYTES, _PACKETS = _AT["tx_bytes"], _AT["tx_packets"]
-_FOUR: Final = [_AT[name] for name in ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")]
 _RULES: Final = {Kind.HIDDEN: Rule.HIDDEN_DATAPATH, Kind.NO_SOCKET: Rule.NO_SOCKET}
 _OTHER_SIDE: Final = np.array([Side.NONE, Side.PEER, Side.LOCAL], np.uint8)
 
@@ -188,10 +187,7 @@ class HalfSeen:
         key = np.zeros(1, FLOW_KEY)[0]
         key["attachment"], key["kind"] = pod.point.row, Kind.FOLDED
         key["reserved3"] = self.labels.number(Label(Scope.UNKNOWN, _RULES[kind].value))
-        counts = [0] * len(ROW_COUNTERS)
-        for at, value in zip(_FOUR, rest.four, strict=True):
-            counts[at] = value
-        _add(found, key, counts, pod.at, Scope.UNKNOWN)
+        _add(found, key, unseen_counts(rest), pod.at, Scope.UNKNOWN)
         start, end = booked.times[pod.at]
         sent = rest if kind is Kind.HIDDEN else InterfaceCounters(rest.tx_bytes, rest.tx_packets, 0, 0)
         if self.backing.may_be_at_clients(pod.point.addresses, start, end) and kind is Kind.HIDDEN:

@@ -24,7 +24,7 @@ from services.aggregator.sums import Mask, Numbers
 from services.aggregator.unseen import Unseen
 from services.flows.scope import Scope
 from services.flows.table import group_columns, sum_by
-from services.flows.traffic import ROW_COUNTERS, ByScope, add_scopes, no_counts
+from services.flows.traffic import ROW_COUNTERS, ByScope, add_scopes, unseen_counts
 
 HOLD_US: Final = 5_000_000
 """Five reports of an agent: who is silent for longer is taken for dead."""
@@ -220,10 +220,7 @@ class Once:
         new, known = self.unseen.settle(until_us)
         self.overlap_bytes += known
         if any(new.four):
-            counts = no_counts()
-            for at, value in zip((_TX[0], _TX[1], _RX[0], _RX[1]), new.four, strict=True):
-                counts[at] = value
-            add_scopes(added, {Scope.UNKNOWN: counts})
+            add_scopes(added, {Scope.UNKNOWN: unseen_counts(new)})
         return added
 
     def counted_elsewhere(self, uid: str, since_us: int, until_us: int) -> tuple[Amount, Amount]:

@@ -8,12 +8,13 @@ the totals at tick n and every tick since then has the totals of now.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
 import msgpack
 
+from services.flows.delta import InterfaceCounters
 from services.flows.scope import SCOPES, Scope
 
 VERSION: Final = 1
@@ -44,6 +45,16 @@ VIA_INGRESS: Final = "ingress"
 Counts = list[int]
 """One number per entry of `ROW_COUNTERS`."""
 ByScope = dict[Scope, Counts]
+
+
+def unseen_counts(counters: InterfaceCounters) -> Counts:
+    """Counters of what an interface counted and no source saw: all of it is of no protocol that is known.
+
+    What is missed while no agent is there is told apart by having no `other_bytes`.
+    """
+    seen = dict.fromkeys(ROW_COUNTERS, 0) | asdict(counters)
+    seen["tx_other_bytes"], seen["rx_other_bytes"] = counters.tx_bytes, counters.rx_bytes
+    return list(seen.values())
 
 
 class TrafficError(ValueError):

@@ -8,7 +8,9 @@ import pytest
 
 from services.aggregator.once import HOLD_US
 from services.aggregator.totals import Totals
+from services.api.counters import gap_bytes, six
 from services.flows.delta import Attachment, Coverage, InterfaceCounters, Kind, Rows, beside
+from services.flows.scope import Scope
 from services.flows.traffic import ROW_COUNTERS
 from tests.support.agents import SECOND, ScriptedAgent, attachment, detached, flow, window
 from tests.support.worlds import directory
@@ -55,6 +57,20 @@ def test_what_another_pod_of_the_node_sent_is_its_and_the_rest_unknown() -> None
     assert (peer.name, peer.namespace, peer.what, peer.address, peer.port) == ("web", "shop", "pod", "10.1.0.2", 80)
     assert (peer.scope.value, peer.server) == ("same-node", 1)
     assert cluster(state, 2) == (1000, 500)
+
+
+@pytest.mark.parametrize("kind", [Kind.HIDDEN, Kind.NO_SOCKET])
+def test_what_passed_unseen_is_not_shown_as_an_agents_gap(kind: Kind) -> None:
+    state, agent = Totals(directory(), 10), ScriptedAgent()
+    for second in range(2):
+        state.apply(agent.batch(window([API], hidden(2, 1500, tx=200, kind=kind), second=second)))
+    [row] = state.rows.by_number.values()
+    assert row.totals[Scope.UNKNOWN][RX] >= 1500
+    assert gap_bytes(row.totals) == 0
+    # It has no protocol that is known, so it is what the original calls unknown.
+    assert six(row.totals)[3] == row.totals[Scope.UNKNOWN][RX] + row.totals[Scope.UNKNOWN][TX]
+    assert cluster(state, 2)[0]
+    assert gap_bytes(state.cluster) == 0
 
 
 def test_what_is_read_late_is_the_next_windows() -> None:
