@@ -68,7 +68,7 @@ class GroupAgent:
                 entry = self.attachments[owner]
                 self.attachments[owner] = replace(entry, addresses=more_addresses(entry.addresses, seen - own))
         flows = self.folder.fold(rows)
-        more = self.socketless.take(self.attachments, by_attachment(flows))
+        more = self.socketless.take(self.attachments, by_attachment(flows), self.tree.present())
         flows = np.concatenate([flows, beside(Kind.NO_SOCKET, more)])
         self.tree.forget()
         closed = await self._gone(end)
@@ -82,8 +82,9 @@ class GroupAgent:
         """Find out whose groups are that were not seen before."""
         for number in np.unique(rows["attachment"]).tolist():
             owner = self.tree.owner(number)
-            if owner is None or number in self._groups:
+            if owner is None or owner == self._groups.get(number):
                 continue
+            # Its number may have been another group's, which is gone.
             self._groups[number] = owner
             try:
                 await self.source.attach(Link(number, owner.name), number)

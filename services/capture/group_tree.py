@@ -59,6 +59,10 @@ class GroupTree:
         """All of them that are there or were until some seconds ago."""
         return frozenset(self._owners.values())
 
+    def present(self) -> frozenset[Owner]:
+        """Those that are there."""
+        return frozenset(owner for number, owner in self._owners.items() if number not in self._removed)
+
     def look(self) -> None:
         """Take in what happened until now."""
         while data := self._read():

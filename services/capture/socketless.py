@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -66,9 +66,15 @@ class Socketless:
             self._known[index].added = counters
 
     def take(
-        self, attachments: Mapping[Owner, Attachment], captured: Mapping[int, InterfaceCounters]
+        self,
+        attachments: Mapping[Owner, Attachment],
+        captured: Mapping[int, InterfaceCounters],
+        present: Collection[Owner],
     ) -> dict[int, InterfaceCounters]:
-        """What nobody's socket had until the last reading, by attachment; `captured` is what sockets had in this window."""
+        """What nobody's socket had until the last reading, by attachment; `captured` is what sockets had in this window.
+
+        `present` are owners whose groups are there: others have no interface any more, and their addresses may be others'.
+        """
         if self.sides is None:
             return {}
         points: dict[str, int] = {}
@@ -77,7 +83,7 @@ class Socketless:
                 points[name] = min(entry.id, points.get(name, entry.id))
                 pod = self._pods.setdefault(name, _Pod())
                 pod.had = plus(pod.had, captured.get(entry.id, NOTHING))
-        self._match(attachments)
+        self._match({owner: entry for owner, entry in attachments.items() if owner in present})
         for index, counters in self._read.items():
             side = self._known[index]
             if side.pod in self._pods:

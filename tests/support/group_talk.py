@@ -81,3 +81,39 @@ def start(where: Path, namespace: Namespace, *words: str) -> subprocess.Popen[st
 def ended(process: subprocess.Popen[str]) -> None:
     with process:
         assert process.wait(30) == 0
+
+
+def talking(where: Path, space: Namespace, *words: str) -> None:
+    """Run a talk to its end."""
+    ended(start(where, space, *words))
+
+
+def listening(where: Path, space: Namespace, *words: str) -> subprocess.Popen[str]:
+    """Run a listener until it is ready."""
+    process = start(where, space, *words)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def uid(number: int) -> str:
+    """A pod's uid that no other process takes: control groups are everybody's on the machine."""
+    return f"7a0e2a34-6f0b-4f6e-9d3c-{os.getpid() << 8 | number:012x}"
+
+
+End = tuple[Namespace, Path, str]
+"""Where somebody talks, as whose member, and with which address."""
+DATAGRAMS: Final = 90
+MEGABYTES: Final = (4, 3)
+
+
+def talk(one: End, other: End) -> None:
+    """Two members of groups talk: TCP with offload, then UDP, from each to the other."""
+    for (space, where, _), (there, theirs, address), size in zip((other, one), (one, other), MEGABYTES, strict=True):
+        family = "AF_INET6" if ":" in address else "AF_INET"
+        serving = listening(theirs, there, "tcp", family, "listen", address, "5001", "0")
+        talking(where, space, "tcp", family, "talk", address, "5001", str(size << 20))
+        ended(serving)
+        taking = listening(theirs, there, "udp", family, "listen", address, "7001", str(DATAGRAMS))
+        talking(where, space, "udp", family, "talk", address, "7001", str(DATAGRAMS))
+        ended(taking)

@@ -16,7 +16,7 @@ from services.capture.bpf.syscall import ProgramType
 from tests.support.netns import Namespace, namespaces, veth
 
 WEB, API, OPEN, OUTSIDE = "10.1.0.2", "10.1.0.3", "10.1.0.4", "192.0.2.1"
-WEB6, API6, OPEN6, OUTSIDE6 = "fd00:1::2", "fd00:1::3", "fd00:1::4", "2001:db8::1"
+API6, OUTSIDE6 = "fd00:1::3", "2001:db8::1"
 GATEWAY, GATEWAY6 = "10.1.0.1", "fe80::1"
 _INGRESS: Final = 46
 _REDIRECT_PEER: Final = 155
@@ -35,31 +35,37 @@ class World:
 
 
 @contextlib.contextmanager
-def world(*, hidden: bool = True) -> Iterator[World]:
-    """All of it, with addresses of both families and no chatter; without `hidden` all pods are on the open datapath."""
+def world(*, hidden: bool = True, four: str = "10.1.0", six: str = "fd00:1:") -> Iterator[World]:
+    """All of it, with no chatter; without `hidden` all pods are on the open datapath.
+
+    The pods have addresses 2 to 4 of both networks. Control groups are everybody's on the machine: who finds pods by
+    them takes networks of its own.
+    """
     with namespaces("node", "web", "api", "open", "out") as spaces:
         one = World(*spaces)
         for space in spaces:
             # Reports of groups are over before anybody counts.
             space.sysctl("net/ipv6/conf/default/mldv2_unsolicited_report_interval", "1")
         for name, space, addresses in (
-            ("web", one.web, (WEB, WEB6)),
-            ("api", one.api, (API, API6)),
-            ("open", one.open, (OPEN, OPEN6)),
+            ("web", one.web, (f"{four}.2", f"{six}:2")),
+            ("api", one.api, (f"{four}.3", f"{six}:3")),
+            ("open", one.open, (f"{four}.4", f"{six}:4")),
             ("out", one.outside, (OUTSIDE, OUTSIDE6)),
         ):
-            _join(one.node, f"{name}0", space, *addresses)
+            join(one.node, f"{name}0", space, *addresses)
         for family in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
             one.node.sysctl(f"net/{family}", "1")
         with contextlib.ExitStack() as stack:
             if hidden:
-                targets = {WEB: "web0", WEB6: "web0", API: "api0", API6: "api0"}
+                pods = {"web0": 2, "api0": 3}
+                targets = {at: name for name, last in pods.items() for at in (f"{four}.{last}", f"{six}:{last}")}
                 for interface in ("web0", "api0", "open0", "out0"):
                     stack.enter_context(handing_over(one.node, interface, targets))
             yield one
 
 
-def _join(node: Namespace, name: str, space: Namespace, four: str, six: str) -> None:
+def join(node: Namespace, name: str, space: Namespace, four: str, six: str) -> None:
+    """A pod's link with its addresses and routes; neither end has to ask for the other one."""
     veth(node, name, space, f"{four}/32", f"{six}/128")
     for where, interface in ((node, name), (space, "eth0")):
         where.sysctl(f"net/ipv4/conf/{interface}/rp_filter", "0")
@@ -127,6 +133,12 @@ def _code(code: int, registers: int = 0, *, imm: int = 0) -> bytes:
 
 def _signed(word: int) -> int:
     return int(struct.unpack("=i", struct.pack("=I", word))[0])
+
+
+def networks() -> tuple[str, str]:
+    """Beginnings of addresses that no other process takes."""
+    number = os.getpid() & 0xFFFF
+    return f"10.{128 + number // 500 % 128}.{number // 2 % 250}", f"fd00:{number:x}:"
 
 
 def counters(space: Namespace) -> tuple[int, int, int, int]:
