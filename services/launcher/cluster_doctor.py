@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from services.launcher import nodes, preflight
+from services.launcher import network_facts, networks, nodes, preflight
 from services.launcher.context import Context, connected
 from services.launcher.manifests import Chosen, objects
 from services.launcher.nodes import Node
@@ -106,7 +106,23 @@ async def _nodes(api: KubernetesApi) -> list[Finding]:
         )
     elif linux:
         found.append(Finding("kernels", State.OK, f"all can count in the kernel (from {_dotted(_COUNTS)} on)"))
-    return found
+    return found + await _networks(api, linux)
+
+
+async def _networks(api: KubernetesApi, linux: Sequence[Node]) -> list[Finding]:
+    """What the nodes' networks let agents see, one finding for all that have the same."""
+    known = await network_facts.known(api, linux)
+    lines = []
+    for node in linux:
+        network = known[nodes.name(node)]
+        source, reason = networks.source_of("auto", node)
+        text = network_facts.sentence(network, source, reason, advise=False)
+        mend = networks.advice(network, source) if network.needs_cgroup else ""
+        lines.append(((text, mend), nodes.name(node)))
+    return [
+        Finding("network", State.WARNING if mend else State.OK, f"{nodes.some(names)}: {text}", mend)
+        for (text, mend), names in networks.grouped(lines).items()
+    ]
 
 
 def _count(listed: Sequence[Node], linux: Sequence[Node]) -> Finding:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from services.launcher import deploy, forwarded, lease, nodes, preflight, run, teardown
+from services.launcher import deploy, forwarded, lease, network_facts, nodes, preflight, run, teardown
 from services.launcher.context import Context, connected
 from services.launcher.ending import Ending
 from services.launcher.manifests import Chosen, objects, without_passwords
@@ -124,7 +124,10 @@ async def _may(api: KubernetesApi, plan: Plan) -> bool:
     announce(plan.context, api)
     await preflight.version(api)
     preflight.refuse(await preflight.missing(api, plan.chosen.namespace), plan.chosen.namespace)
-    nodes.told(await nodes.listed(api), run.echo)
+    listed = await nodes.listed(api)
+    nodes.told(listed, run.echo)
+    found = await network_facts.known(api, listed)
+    network_facts.told(listed, found, plan.chosen.agent.get("capture", "auto"), run.echo)
     return True
 
 

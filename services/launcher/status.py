@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import aiohttp
 
-from services.launcher import forwarded, lease, preflight, run
+from services.launcher import forwarded, lease, network_facts, nodes, preflight, run
 from services.launcher.context import Context, connected
 from services.launcher.ending import Ending
 from services.launcher.manifests import COMPONENT_LABEL, NAME_LABEL, SESSION_LABEL
+from services.launcher.networks import Network, grouped
 from services.launcher.progress import problem_of
 from services.launcher.refusal import asking
 from services.launcher.run import Wanted
@@ -47,7 +49,8 @@ async def status(context: Context, *, as_json: bool) -> bool:
                 # What Kubernetes says is of use where the store says nothing.
                 found["problem"] = str(error)
                 seen = {}
-    found = {"context": context.name, "namespace": context.namespace, **found, "nodes": _joined(found["nodes"], seen)}
+    joined = _joined(found["nodes"], seen, found.pop("networks"))
+    found = {"context": context.name, "namespace": context.namespace, **found, "nodes": joined}
     print(json.dumps(found, indent=2) if as_json else "\n".join(map(plain, _lines(found))))
     return all_is_well(found)
 
@@ -57,7 +60,7 @@ async def _of_the_cluster(api: KubernetesApi, namespace: str) -> dict[str, Any]:
     with asking("it cannot be seen what is there", api.server):
         base = f"/api/v1/namespaces/{namespace}"
         pods = (await api.get(f"{base}/pods", {"labelSelector": f"{NAME_LABEL}=podloxx"}))["items"]
-        nodes = [str(one["metadata"]["name"]) for one in (await api.get("/api/v1/nodes"))["items"]]
+        listed = await nodes.listed(api)
         if not pods:
             raise UsageError(
                 f"podloxx does not run in the namespace {namespace}: `podloxx-launch start` or `install` brings it there, "
@@ -65,6 +68,7 @@ async def _of_the_cluster(api: KubernetesApi, namespace: str) -> dict[str, Any]:
             )
         silent = await lease.silent_s(api, namespace)
         held = await lease.held_by(api, namespace)
+        networks = await network_facts.known(api, listed)
     services = {str(one["metadata"]["name"]): _pod(one) for one in pods if _component(one) != "agent"}
     agents = {str(one["spec"].get("nodeName", "")): _pod(one) for one in pods if _component(one) == "agent"}
     return {
@@ -74,7 +78,8 @@ async def _of_the_cluster(api: KubernetesApi, namespace: str) -> dict[str, Any]:
             "renewedSecondsAgo": silent,
         },
         "services": services,
-        "nodes": {name: agents.get(name) for name in sorted({*nodes, *agents} - {""})},
+        "nodes": {name: agents.get(name) for name in sorted({*map(nodes.name, listed), *agents} - {""})},
+        "networks": networks,
         "problem": "",
     }
 
@@ -111,9 +116,19 @@ async def _asked(url: str) -> dict[str, Any]:
     return found
 
 
-def _joined(agents: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
-    """By node: its agent's pod (None where none runs), and what that reports."""
-    return {name: {"agent": agents.get(name), "reported": _report(seen.get(name))} for name in sorted({*agents, *seen})}
+def _joined(
+    agents: Mapping[str, Any], seen: Mapping[str, Any], networks: Mapping[str, Network] | None = None
+) -> dict[str, Any]:
+    """By node: its agent's pod (None where none runs), what that reports, and the network (None where no agent can be)."""
+    networks = networks or {}
+    return {
+        name: {
+            "agent": agents.get(name),
+            "reported": _report(seen.get(name)),
+            "network": asdict(networks[name]) if name in networks else None,
+        }
+        for name in sorted({*agents, *seen})
+    }
 
 
 def _report(one: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -158,9 +173,20 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
         for name, one in found["nodes"].items()
         if (one["agent"] or {}).get("problem")
     ]
+    lines += _networks(found["nodes"])
     if found["problem"]:
         lines.append(found["problem"])
     return lines
+
+
+def _networks(nodes_: Mapping[str, Any]) -> list[str]:
+    """What network the nodes have, and what to do where their source sees less than all of it."""
+    told = [
+        (network_facts.sentence(Network(**one["network"]), (one["reported"] or {}).get("source")), name)
+        for name, one in nodes_.items()
+        if one["network"] is not None
+    ]
+    return [f"network of {nodes.some(names)}: {text}" for text, names in grouped(told).items()]
 
 
 def _row(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:

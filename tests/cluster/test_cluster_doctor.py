@@ -40,9 +40,10 @@ async def test_a_cluster_where_nothing_hinders(api_server: ApiServer, admin: Kub
     admin.create(node("n1", "6.1.0-18-amd64"))
     findings = await found(api_server.kubeconfig(), f"{namespace}-new")
     assert {one.state for one in findings.values()} == {State.OK}
-    assert list(findings) == ["cluster", "rights", "port-forward", "namespace", "nodes", "kernels"]
+    assert list(findings) == ["cluster", "rights", "port-forward", "namespace", "nodes", "kernels", "network"]
     assert findings["cluster"].text.startswith("Kubernetes v1.")
     assert findings["nodes"].text == "1 may have an agent"
+    assert findings["network"].text.startswith("n1: not recognised (no DaemonSet of a known network")
     # Nothing was created by looking.
     assert [one for one in admin.get("/api/v1/namespaces")["items"] if one["metadata"]["name"].endswith("-new")] == []
 
@@ -96,6 +97,64 @@ async def test_what_nodes_lack_is_told(
     one = (await found(api_server.kubeconfig(), namespace))[about]
     assert (one.state, one.text) == (state, text)
     assert one.mend
+
+
+def cilium(namespace: str) -> Object:
+    """The DaemonSet as Cilium's chart makes it, as far as it matters."""
+    labels = {"k8s-app": "cilium"}
+    agent = {"name": "cilium-agent", "image": "quay.io/cilium/cilium:v1.15.6", "command": ["cilium-agent"]}
+    spec = {"hostNetwork": True, "nodeSelector": {"kubernetes.io/os": "linux"}, "containers": [agent]}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "cilium", "namespace": namespace, "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
+def cilium_config(namespace: str) -> Object:
+    data = {"kube-proxy-replacement": "true", "enable-bpf-masquerade": "true", "datapath-mode": "veth"}
+    metadata = {"name": "cilium-config", "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+async def test_a_network_that_hides_half_is_a_warning_and_says_what_helps(
+    api_server: ApiServer, admin: KubeClient, namespace: str
+) -> None:
+    for one in (node("n1", "6.1.0"), node("n2", "5.4.0"), cilium(namespace), cilium_config(namespace)):
+        admin.create(one)
+    listed = await cluster_doctor.look(Context(str(api_server.kubeconfig()), "", f"{namespace}-new"))
+    hidden, old = (one for one in listed if one.about == "network")
+    assert (hidden.state, old.state) == (State.WARNING, State.OK)
+    assert hidden.text.startswith(f"n1: Cilium, BPF host routing (DaemonSet {namespace}/cilium; ")
+    assert "--capture cgroup counts it at sockets" in hidden.mend
+    assert old.text.startswith("n2: Cilium, host routing (legacy) ")
+    assert "agents count by ring" in old.text
+
+
+async def test_who_may_list_no_daemon_sets_is_told_by_pods_and_who_may_no_pods_by_nodes(
+    api_server: ApiServer, admin: KubeClient, namespace: str
+) -> None:
+    admin.create(node("n1", "6.1.0"))
+    admin.create(cilium(namespace))
+    admin.create(kube_objects.cluster_role("nodes-only", ("", "nodes", ["list"])))
+    admin.create(kube_objects.cluster_role_binding("nodes-only", "reader"))
+    findings = await found(api_server.kubeconfig("reader", "readers"), namespace)
+    expected = "n1: not recognised (DaemonSets and pods may not be listed, nothing on the node)"
+    assert findings["network"].text.startswith(expected)
+    assert findings["network"].state is State.OK
+    flannel = kube_objects.pod("kube-system", "kube-flannel-ds-x", node="n1", owner=("DaemonSet", "kube-flannel-ds"))
+    admin.create(flannel)
+    try:
+        admin.create(kube_objects.cluster_role("pods-too", ("", "pods", ["list"])))
+        admin.create(kube_objects.cluster_role_binding("pods-too", "reader"))
+        findings = await found(api_server.kubeconfig("reader", "readers"), namespace)
+        assert findings["network"].text.startswith("n1: flannel (DaemonSet kube-system/kube-flannel-ds); ")
+    finally:
+        admin.delete(flannel)
 
 
 async def test_a_cluster_without_nodes_for_agents_is_a_problem(

@@ -136,6 +136,9 @@ def test_status_tells_of_every_node(shown: Session) -> None:
     assert all(one["reported"]["live"] and one["agent"]["ready"] for one in found["nodes"].values())
     assert found["session"]["renewedSecondsAgo"] < 30
     assert {name.split("-")[0] for name in found["services"]} == {"aggregator", "redis"}
+    # What `start` has said as well.
+    assert all(shown.said(one["network"]["why"]) for one in found["nodes"].values())
+    assert shown.said("network of ")
 
 
 def test_top_ranks_the_pods(shown: Session) -> None:
