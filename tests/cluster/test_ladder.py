@@ -104,8 +104,8 @@ EXPECTED: Final[dict[str, Told]] = {
 }
 DATAGRAM: Final = frames.udp_datagram(40000, 9, b"")
 WITHOUT_PEER: Final = {Kind.NOT_IP: Rule.NOT_IP, Kind.MALFORMED: Rule.MALFORMED, Kind.FOLDED: Rule.FOLDED}
-OF_NO_CLUSTER: Final = {Rule.AGENT_GAP}
-"""What an agent that was away leaves."""
+OF_NO_CLUSTER: Final = {Rule.AGENT_GAP, Rule.HIDDEN_DATAPATH, Rule.NO_SOCKET, Rule.SEEN_AT_SENDER}
+"""What an agent that was away leaves, and what no source saw: neither needs a directory."""
 
 
 def test_no_rule_is_left_out() -> None:
