@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { address, waitFor } from '../src/lib/connection';
 import { csv, json } from '../src/lib/download';
 import { ranged } from '../src/lib/range';
-import { area, largest, path } from '../src/lib/spark';
+import { area, largest, viewBox } from '../src/lib/spark';
 import { Traffic } from '../src/lib/traffic';
 import { snapshot } from './messages';
 
@@ -38,9 +38,10 @@ test('JSON says null where nobody knows', () => {
 });
 
 test('a sparkline fills its box', () => {
-  expect(path([0, 5, 10], 100, 20, 10)).toBe('M0,19.5L50,10L100,0.5');
-  expect(area([0, 10], 100, 20, 10)).toBe('M0,19.5L100,0.5H104V24H-4V19.5Z');
-  expect(path([0, 0], 100, 20, 0)).toBe('');
+  expect(viewBox(3)).toBe('0 -6 20 212');
+  expect(area([0, 5, 10], 10)).toBe('M-40 200 0 200 10 100 20 0H60V240H-40Z');
+  expect(area([0, 0], 0)).toBe('');
+  expect(viewBox(0)).toBe('0 -6 10 212');
   expect(largest([1, 7, 3])).toBe(7);
 });
 

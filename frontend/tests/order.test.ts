@@ -33,3 +33,38 @@ test('only what fits is there', () => {
 test('a held order keeps its places: what went leaves, what came is last', () => {
   expect(held([4, 3, 2, 9], [1, 2, 3, 4])).toEqual([2, 3, 4, 9]);
 });
+
+test('thousands are in the order that comparing each with each gives: equals, almost equals, what is not known', () => {
+  let seed = 1;
+  const random = (): number => (seed = (seed * 48_271) % 2_147_483_647) / 2_147_483_647;
+  const drawn = [
+    () => null,
+    () => 0,
+    () => Math.round(random() * 3),
+    () => 1e12 + Math.round(random() * 200),
+    () => Math.round(10 ** (random() * 12)),
+  ];
+  const number = (): number | null => drawn[Math.floor(random() * drawn.length)]?.() ?? null;
+  const many = new Traffic();
+  many.take(
+    snapshot(
+      Array.from({ length: 3000 }, (_, at) => {
+        const tx = number();
+        return { id: ((at * 7919) % 3000) + 1, numbers: { tx, rx: tx === null ? null : 0, total: number() } };
+      }),
+    ),
+  );
+  const { rows } = many;
+  for (const down of [true, false]) {
+    const sign = down ? -1 : 1;
+    const worth = (slot: number): number => {
+      const rate = rows.numbers.rate[slot] ?? Number.NaN;
+      return Number.isNaN(rate) ? Number.MAX_VALUE : sign * rate;
+    };
+    const total = (slot: number): number => rows.numbers.total[slot] || 0;
+    const id = (slot: number): number => rows.pods[slot]?.id ?? 0;
+    const wanted = rows.pods.map((_, slot) => slot);
+    wanted.sort((a, b) => worth(a) - worth(b) || total(b) - total(a) || id(a) - id(b));
+    expect(ordered(rows.pods, () => true, rows.numbers, { by: 'rate', down })).toEqual(wanted);
+  }
+});

@@ -93,3 +93,16 @@ test('rows beyond the first room are kept', () => {
   expect(traffic.rows.size).toBe(3000);
   expect(of(traffic, 'shop/pod-3000', 'rate')).toBe(2999);
 });
+
+test('pods that have ended are counted: when they end, when they are told again, when they go', () => {
+  const traffic = new Traffic();
+  traffic.take(snapshot([WEB, { ...DB, ended: 1900 }]));
+  const ended = [traffic.rows.ended];
+  traffic.take(delta(100, 101, [], { new: [{ ...WEB, ended: 1990 }] }));
+  ended.push(traffic.rows.ended);
+  traffic.take(delta(101, 102, [], { new: [{ ...WEB, ended: 1990 }, DB] }));
+  ended.push(traffic.rows.ended);
+  traffic.take(delta(102, 103, [], { gone: [1, 2] }));
+  ended.push(traffic.rows.ended);
+  expect(ended).toEqual([1, 2, 1, 0]);
+});

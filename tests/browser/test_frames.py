@@ -9,6 +9,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.support import dashboard
 from tests.support.frame_server import FrameServer, serving_frames
+from tests.support.pretend_answers import answers
 from tests.support.pretend_cluster import PretendCluster
 from tests.support.wait import until
 
@@ -206,6 +207,65 @@ async def test_a_pod_with_very_many_peers_lists_the_largest_and_counts_the_other
     assert await raw.get_attribute("href") == f"traffic/peers?pod={pod.ns}%2F{pod.name}"
     await frames.tick()
     await expect(listed).to_have_count(200)
+
+
+async def test_a_row_moves_with_its_pod_and_is_heard_where_it_is_seen(page: Page, frames: FrameServer) -> None:
+    cluster = frames.cluster
+    cluster.changing = 0
+    await dashboard.opened(page, frames.url)
+    before = await dashboard.names(page)
+    titles = "[...document.querySelectorAll('.row')].map((row) => row.querySelector('.name').title)"
+    rises = next(pod for pod in cluster.pods.values() if f"{pod.ns}/{pod.name}" == before[9])
+    cluster.set_numbers(rises.id, tx=10**12)
+    new = cluster.add_pod("largest-0", "shop", node="node-05")
+    cluster.set_numbers(new, tx=10**13, rx=0)
+    await frames.push(cluster.delta(cluster.seq, [rises.id, new]))
+    await expect(dashboard.row(page, "largest-0")).to_be_visible()
+    seen = ["shop/largest-0", before[9], *before[:9], *before[10:-1]]
+    assert await dashboard.names(page) == seen
+    # What stays in sight stays in its element; the one of what left has what came.
+    assert await page.evaluate(titles) == [*before[:-1], "shop/largest-0"]
+    assert await _heard(page) == [name.partition("/")[2] for name in seen]
+    # Under the pointer they stand in their order, so that a selection is what is seen.
+    await dashboard.row(page, "largest-0").hover()
+    await expect(page.locator("footer")).to_contain_text("order held")
+    assert await page.evaluate(titles) == seen
+    await page.locator('[data-index="1"]').click()
+    await expect(page.locator("aside h2")).to_contain_text(rises.name)
+
+
+async def _heard(page: Page) -> list[str]:
+    """The pods in the order in which they are read out."""
+    devtools = await page.context.new_cdp_session(page)
+    nodes = {node["nodeId"]: node for node in (await devtools.send("Accessibility.getFullAXTree"))["nodes"]}
+    groups = [node for node in nodes.values() if node["role"].get("value") == "rowgroup"]
+    rows = [nodes[child]["name"]["value"] for group in groups for child in group["childIds"]]
+    return [name.split()[0] for name in rows[1:]]
+
+
+async def test_a_phone_tells_two_ports_of_one_address_apart(page: Page, frames: FrameServer) -> None:
+    frames.answers = answers(frames.cluster)
+    listed = frames.answers["/traffic/external"]["destinations"]
+    listed[:] = [
+        listed[1] | {"name": "", "address": address, "protocol": protocol, "port": port}
+        for address in ("203.0.113.250", "2001:db8:1234:5678:9abc:def0:1234:5678")
+        for protocol, port in (("tcp", 443), ("udp", 443), ("tcp", 50_051))
+    ]
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await dashboard.opened(page, frames.url + "?view=external")
+    below = page.locator("main .row .below")
+    told = [text.split()[0] for text in await below.all_inner_texts()]
+    assert sorted(told) == sorted(["443/tcp", "443/udp", "50051/tcp"] * 2)
+    rows = [await page.locator(f'[data-index="{at}"]').bounding_box() for at in range(6)]
+    lines = [await page.locator(f'[data-index="{at}"] .below').bounding_box() for at in range(6)]
+    assert all(
+        row and line and row["y"] < line["y"] and line["y"] + line["height"] < row["y"] + row["height"]
+        for row, line in zip(rows, lines, strict=True)
+    )
+    assert [row["y"] for row in rows if row] == [rows[0]["y"] + 44 * at for at in range(6) if rows[0]]
+    await page.set_viewport_size({"width": 1280, "height": 844})
+    await expect(below.first).to_be_hidden()
+    await expect(page.get_by_role("gridcell", name="50051/tcp").first).to_be_visible()
 
 
 async def test_ten_thousand_pods_are_a_few_rows_of_the_page(chromium: Browser) -> None:

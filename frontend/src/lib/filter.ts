@@ -136,6 +136,7 @@ function combined<T>(
   values: (one: T, field: FilterField) => string[] | null,
   text: (one: T) => string,
 ): (one: T) => boolean {
+  if (terms.length === 0) return () => true;
   const has = (one: T, term: Term & { test: Test }): boolean | null =>
     term.field === '' ? text(one).includes(term.value) : (values(one, term.field)?.some(term.test) ?? null);
   const words = terms.filter((term) => !term.negated && term.field === '');

@@ -39,9 +39,11 @@ export function count(value: Known): string {
   return scaled(value, '');
 }
 
+const thousands = new Intl.NumberFormat('en-US');
+
 /** A whole number with its thousands kept apart. */
 export function whole(value: number): string {
-  return value.toLocaleString('en-US');
+  return Number.isNaN(value) ? NOTHING : thousands.format(value);
 }
 
 /** A part of a whole: "<1 %" is not nothing, and 99.6 is not all. */

@@ -46,6 +46,8 @@ export class Rows {
   /** One more than the highest slot that was ever in use. */
   slots = 0;
   size = 0;
+  /** How many of them have ended. */
+  ended = 0;
   /** Changes when pods come, go or are renamed. */
   names = 0;
   private slotOf = new Map<number, number>();
@@ -74,6 +76,7 @@ export class Rows {
       const slot = this.slotOf.get(pod.id) ?? this.take(pod.id);
       const before = this.pods[slot];
       if (before && before.key !== pod.key && this.keyed.get(before.key) === slot) this.keyed.delete(before.key);
+      this.ended += Number(pod.ended > 0) - Number((before?.ended ?? 0) > 0);
       this.pods[slot] = pod;
       this.keyed.set(pod.key, slot);
     }
@@ -87,6 +90,7 @@ export class Rows {
       if (slot === undefined || !pod) continue;
       if (this.keyed.get(pod.key) === slot) this.keyed.delete(pod.key);
       this.slotOf.delete(id);
+      this.ended -= Number(pod.ended > 0);
       this.pods[slot] = null;
       for (const field of FIELDS) this.numbers[field][slot] = 0;
       this.samples.fill(0, slot * SPARK_S, (slot + 1) * SPARK_S);

@@ -1,30 +1,30 @@
 /** A sparkline as the path of an SVG. */
 
-/**
- * The outline of `values` in a box of `width` by `height`, `most` at the top; it is closed outside of the box, so that
- * its line is seen at the top alone, and one path is enough for line and area.
- */
-export function area(values: ArrayLike<number>, width: number, height: number, most: number): string {
-  const line = path(values, width, height, most);
-  return (
-    line &&
-    `${line}H${width + BEYOND}V${height + BEYOND}H${-BEYOND}V${Math.round((height - ((values[0] ?? 0) / most) * (height - 1) - 0.5) * 10) / 10}Z`
-  );
+/** Units of the path to a step: whole numbers are written and read much faster than fractions. */
+const STEP = 10;
+/** Units from the lowest to the highest value. */
+const HEIGHT = 200;
+/** Room for half of the line's width above and below. */
+const EDGE = 6;
+const BEYOND = 40;
+
+/** The box that `area` of `steps` values fills. */
+export function viewBox(steps: number): string {
+  return `0 ${-EDGE} ${Math.max(1, steps - 1) * STEP} ${HEIGHT + 2 * EDGE}`;
 }
 
-const BEYOND = 4;
-
-/** The line through `values`, the newest at the right end. */
-export function path(values: ArrayLike<number>, width: number, height: number, most: number): string {
+/**
+ * The outline of `values`, one a step, `most` at the top; it is closed outside of the box, so that its line is seen at
+ * the top alone, and one path is enough for line and area.
+ */
+export function area(values: ArrayLike<number>, most: number): string {
   const { length } = values;
   if (length < 2 || !(most > 0)) return '';
-  const step = width / (length - 1);
-  let text = '';
-  for (let at = 0; at < length; at += 1) {
-    const y = height - ((values[at] ?? 0) / most) * (height - 1) - 0.5;
-    text += `${at === 0 ? 'M' : 'L'}${Math.round(at * step * 10) / 10},${Math.round(y * 10) / 10}`;
-  }
-  return text;
+  const scale = HEIGHT / most;
+  const first = Math.round(HEIGHT - (values[0] ?? 0) * scale);
+  let text = `M${-BEYOND} ${first}`;
+  for (let at = 0; at < length; at += 1) text += ` ${at * STEP} ${Math.round(HEIGHT - (values[at] ?? 0) * scale)}`;
+  return `${text}H${(length - 1) * STEP + BEYOND}V${HEIGHT + BEYOND}H${-BEYOND}Z`;
 }
 
 /** The largest of `values`; 0 of none. */
