@@ -44,8 +44,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The compiled sender and those of the peers that can be built here; the run says which cannot, and why."""
     folder = tmp_path_factory.mktemp("bench")
     compiler = ["cc", "-O2", "-Wall", "-Werror"]
-    subprocess.run([*compiler, "-o", str(folder / "flood"), str(HERE / "flood.c")], check=True)
-    made = {"flood": folder / "flood"}
+    made = {name: folder / name for name in ("flood", "datagrams")}
+    for name, path in made.items():
+        subprocess.run([*compiler, "-o", str(path), str(HERE / f"{name}.c")], check=True)
     wanted = {
         "libpcap": [*compiler, "-o", str(folder / "libpcap"), str(HERE / "peers" / "libpcap.c"), "-lpcap"],
         "gopacket": ["go", "build", "-o", str(folder / "gopacket"), "."],

@@ -36,10 +36,15 @@ class Round:
     seen: float
 
 
+def counting(name: str, what: str = INTERFACE) -> list[str]:
+    """The command of one of our sources, on an interface or by a control group's number."""
+    return [sys.executable, "-m", "tests.bench.counting", name, what, str(_CAPACITY)]
+
+
 def methods(programs: Mapping[str, Path]) -> dict[str, list[str]]:
     """The command of each method by its name, first that of no capture at all."""
     # The flood comes from a packet socket, which is in no control group.
-    ours = {name: [sys.executable, "-m", "tests.bench.counting", name, INTERFACE, str(_CAPACITY)] for name in OF_LINKS}
+    ours = {name: counting(name) for name in OF_LINKS}
     peers = {name: [str(programs[name]), INTERFACE] for name in ("libpcap", "gopacket") if name in programs}
     return {NONE: [], **ours, "tcpdump": TCPDUMP, **peers}
 

@@ -7,14 +7,16 @@ itself. What is asserted is only what holds on any machine, and by far.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.bench.methods import NONE, Round, methods, one_round
+from tests.bench.methods import NONE, TCPDUMP, Round, counting, methods, one_round
 from tests.bench.report import Report
 from tests.bench.world import Way, World
+from tests.support.group_talk import group
 
 KERNEL = ("ebpf", "tcx")
 
@@ -110,6 +112,47 @@ def test_cost_per_packet(place: World, programs: dict[str, Path], report: Report
     for name in KERNEL:
         assert all(one.seen == one.sent for one in measured[name]), f"{name} did not see all"
         assert cost[name].total < cost["socket"].total
+
+
+@pytest.fixture
+def member() -> Iterator[Path]:
+    """A control group of the sender's own."""
+    with group("flood") as path:
+        yield path
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("flows", "size"), [(100, 64), (100, 1400), (10_000, 64)])
+def test_cost_by_control_group(
+    place: World, programs: dict[str, Path], report: Report, rounds: int, member: Path, flows: int, size: int
+) -> None:
+    number = str(member.stat().st_ino & 0xFFFFFFFF)
+    commands = {NONE: [], **{name: counting(name) for name in KERNEL}}
+    commands |= {"cgroup": counting("cgroup", number), "tcpdump": TCPDUMP}
+    flood = place.datagrams(programs["datagrams"], member, flows, size, 1.5)
+    measured: dict[str, list[Round]] = {name: [] for name in commands}
+    for _ in range(max(rounds, 5)):
+        for name, command in commands.items():
+            measured[name].append(one_round(command, place, flood))
+    cost = costs(measured)
+    bare = statistics.median(one.path for one in measured[NONE])
+    report.table(
+        f"{flows:,} flows of {size} bytes from a socket of the pod; {bare:.0f} ns a packet without capture",
+        ("source", "path ns", "own ns", "of tcpdump", "sent Mpps", "seen"),
+        [
+            (
+                name,
+                f"{one.path:.0f}",
+                f"{one.own:.1f}",
+                f"{one.total / cost['tcpdump'].total:.2f}",
+                f"{one.sent / 1e6:.2f}",
+                f"{one.share:.3f} %",
+            )
+            for name, one in cost.items()
+            if name != NONE
+        ],
+    )
+    assert all(one.seen == one.sent for one in measured["cgroup"]), "cgroup did not see all"
 
 
 def _goals(report: Report, case: Case, cost: dict[str, Cost]) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.bench.report import Report
 from tests.bench.world import CAPTURER, INTERFACE, World
+from tests.support.group_talk import group
 from tests.support.redis_server import RedisServer
 from tests.support.wait import wait_until
 
@@ -30,6 +31,7 @@ class Process:
     """One process, as /proc shows it."""
 
     pid: int
+    source: str = ""
 
     def own_ns(self) -> int:
         """The processor time of all its threads so far."""
@@ -54,9 +56,9 @@ class Process:
         return sum(sizes.values()) / _MB
 
 
-@pytest.fixture
-def agent(place: World, tmp_path: Path) -> Iterator[Process]:
-    """An agent on the watched interface, whose batches are booked."""
+@pytest.fixture(params=[["ebpf", "--interface", INTERFACE], ["cgroup"]], ids=["ebpf", "cgroup"])
+def agent(place: World, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Process]:
+    """An agent on the watched interface, or on all control groups, whose batches are booked."""
     redis = RedisServer(tmp_path)
     redis.start()
     common = ["--redis-url", redis.url, "--log-format", "json"]
@@ -72,13 +74,13 @@ def agent(place: World, tmp_path: Path) -> Iterator[Process]:
                 "-m",
                 "services.capture",
                 *common,
-                *("--node", "node", "--capture", "ebpf", "--interface", INTERFACE),
+                *("--node", "node", "--capture", *request.param),
             ),
         ):
             log = stack.enter_context((tmp_path / f"{command[-1]}.log").open("wb"))
             process = stack.enter_context(subprocess.Popen(command, cwd=_ROOT, stdout=log, stderr=log))
             stack.callback(process.terminate)
-        own = Process(process.pid)
+        own = Process(process.pid, request.param[0])
         wait_until(lambda: own.maps_mb() > 0, "the agent counts")
         yield own
 
@@ -90,12 +92,25 @@ def running(agent: Process, seconds: float) -> float:
     return (agent.own_ns() - before) / (time.monotonic_ns() - begun)
 
 
-def test_memory_and_time_of_the_agent(agent: Process, place: World, programs: dict[str, Path], report: Report) -> None:
+@pytest.fixture
+def member() -> Iterator[Path]:
+    """A control group of the sender's own."""
+    with group("flood") as path:
+        yield path
+
+
+def test_memory_and_time_of_the_agent(
+    agent: Process, place: World, programs: dict[str, Path], report: Report, member: Path
+) -> None:
     time.sleep(2 * _SECONDS)
     idle = running(agent, _SECONDS)
     lines = [("nothing", f"{agent.resident_mb():.0f}", f"{agent.maps_mb():.0f}", f"{100 * idle:.2f} %", "")]
     for flows in (100, 10_000, 100_000):
-        flood = place.flood(programs["flood"], "from the pod", flows, 64, _SECONDS)
+        flood = (
+            place.datagrams(programs["datagrams"], member, flows, 64, _SECONDS)
+            if agent.source == "cgroup"
+            else place.flood(programs["flood"], "from the pod", flows, 64, _SECONDS)
+        )
         before = agent.own_ns()
         sent = int(subprocess.check_output(flood, text=True).split()[0])
         busy = (agent.own_ns() - before) / 1e9 / _SECONDS
@@ -112,10 +127,11 @@ def test_memory_and_time_of_the_agent(agent: Process, place: World, programs: di
             )
         )
     report.table(
-        "The whole agent, source ebpf, with one pod",
+        f"The whole agent, source {agent.source}, with one pod",
         ("traffic", "resident MB", "kernel's maps MB (in part resident)", "of one processor", "ns a packet"),
         lines,
     )
-    report.goal("resident MB of the agent after 100,000 flows a second", agent.resident_mb(), at_most=70 + 40)
+    whose = "of the agent" if agent.source == "ebpf" else f"of the agent with {agent.source}"
+    report.goal(f"resident MB {whose} after 100,000 flows a second", agent.resident_mb(), at_most=70 + 40)
     assert agent.resident_mb() < 300
     assert idle < 0.5

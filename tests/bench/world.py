@@ -37,6 +37,10 @@ class World:
         sender, to = (self.pod, _NOBODY) if way == "from the pod" else (self.other, _GATEWAY)
         return sender.command(*SENDER, str(program), "eth0", to, str(flows), str(size), str(seconds))
 
+    def datagrams(self, program: Path, group: Path, flows: int, size: int, seconds: float) -> list[str]:
+        """The command that sends as many from a socket of the pod's, as a member of a control group, to nobody."""
+        return self.pod.command(*SENDER, str(program), str(group), str(flows), str(size), str(seconds))
+
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
@@ -51,4 +55,6 @@ def world() -> Iterator[World]:
         # The flows' destinations are nobody's addresses: the pod drops them.
         node.ip(*(f"neigh add 10.9.1.{last} lladdr {_NOBODY} dev {INTERFACE}" for last in range(1, 12)))
         node.ip(f"link set dev veth1 address {_GATEWAY}")
+        pod.ip("route add 10.9.1.0/24 dev eth0")
+        pod.ip(*(f"neigh add 10.9.1.{last} lladdr {_NOBODY} dev eth0 nud permanent" for last in range(1, 12)))
         yield World(node, pod, other)
