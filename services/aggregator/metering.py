@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from services.aggregator.sums import Mask
 from services.flows.coverage import LINE, Lines
-from services.flows.delta import BESIDE, NOTHING, InterfaceCounters, Kind, Window
+from services.flows.delta import BESIDE, FOUR, NOTHING, InterfaceCounters, Kind, Window
 from services.flows.protocols import TCP
 from services.flows.table import sum_by
 
@@ -26,7 +26,6 @@ _TRICKLE: Final = 64
 Who receives a TCP stream answers at least every few packets, never as rarely as that."""
 _MOST: Final = np.uint64((1 << 63) - 1)
 """Sums stop here: who forges counters is not to break who reads them."""
-_SEEN: Final = ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")
 _BASED, _READ = LINE["based"].start, LINE["read"].start
 _TX_PACKETS, _RX_PACKETS = 1, 3
 Four = npt.NDArray[np.int64]
@@ -66,7 +65,7 @@ def captured(windows: Sequence[Window]) -> dict[tuple[int, int], Captured]:
     which = np.repeat(np.arange(len(windows)), [len(window.flows) for window in windows])
     found, inverse = np.unique(which << 32 | flows["attachment"], return_inverse=True)
     tcp = (flows["kind"] == Kind.IP) & (flows["protocol"] == TCP)
-    columns = [flows[name] for name in _SEEN]
+    columns = [flows[name] for name in FOUR]
     sums = []
     for some in (flows["kind"] < BESIDE, flows["kind"] == Kind.HIDDEN, flows["kind"] == Kind.FOLDED):
         rows = np.flatnonzero(some)

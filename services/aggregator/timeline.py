@@ -51,9 +51,8 @@ class Timeline:
     """What is known of clocks; all but the steps of the last half minute is one offset per machine."""
 
     clock: Clock
-    _own: Offset = _NONE
-    """From our clock to Redis's."""
-    _read: bool = False
+    _own: Offset | None = None
+    """From our clock to Redis's, once that was read."""
     _steps: list[Offset] = field(default_factory=lambda: [_NONE])
     """By how much Redis's clock was set on in all, after each step that we noticed."""
     _believed: int = 0
@@ -68,13 +67,13 @@ class Timeline:
         now_us = self.clock.monotonic_us()
         half_us = (now_us - asked_us) // 2
         offset = Offset(redis_us - now_us + half_us, half_us + 1)
-        step = offset.minus(self._own) if self._read else _NONE
+        step = offset.minus(self._own) if self._own else _NONE
         if step.is_step:
             self._steps.append(self._steps[-1].plus(step))
             self._noticed_us = now_us
         # An answer that took long says less than the one before.
-        if not self._read or step.is_step or offset.error_us <= max(_SLACK_US, self._own.error_us):
-            self._own, self._read = offset, True
+        if self._own is None or step.is_step or offset.error_us <= max(_SLACK_US, self._own.error_us):
+            self._own = offset
         if now_us - self._noticed_us > _DOUBTED_US or len(self._steps) > _MOST_STEPS:
             self._steps, self._believed = [self._steps[self._believed]], 0
 
@@ -118,4 +117,4 @@ class Timeline:
         return max((one for one in ends if one[0] <= latest_us), default=(0, len(self._steps) - 1))[1]
 
     def _real_now_us(self) -> int:
-        return self.clock.monotonic_us() + self._own.us
+        return self.clock.monotonic_us() + (self._own or _NONE).us

@@ -28,13 +28,10 @@ from services.aggregator.sums import table_of
 from services.aggregator.verdicts import Label, Verdicts
 from services.flows.delta import Batch, InterfaceCounters, Window
 from services.flows.scope import SCOPES, Rule, Scope
-from services.flows.traffic import ROW_COUNTERS, ByScope, Counted, Counts, NodeReport, Tick, add_scopes, no_counts
+from services.flows.traffic import ByScope, Counted, NodeReport, Tick, add_scopes, counts_of
 
 _MOST_AT_ONCE: Final = 1000
 """Windows that are booked together; more would gain nothing."""
-_AT: Final = {name: at for at, name in enumerate(ROW_COUNTERS)}
-_SEEN: Final = ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")
-"""What `InterfaceCounters` counts, in its order."""
 
 
 class _Timed(Protocol):
@@ -267,7 +264,7 @@ class Totals:
     def _book_gap(self, gap: Gap, start_us: int, end_us: int) -> None:
         """Book what was missed before a window."""
         row = self.points.known[gap.key].row
-        counts = _counts(gap.counters)
+        counts = counts_of(gap.counters)
         self.rows.add(row, {Scope.UNKNOWN: counts}, gap.start_us, gap.end_us)
         self.peers.add_gap(row, Label(Scope.UNKNOWN, Rule.AGENT_GAP.value), counts, gap.start_us, gap.end_us)
         unknown = np.array([SCOPES.index(Scope.UNKNOWN)])
@@ -288,7 +285,7 @@ class Totals:
         )
         self.once.overlap_bytes += seen.tx_bytes - tx_bytes + seen.rx_bytes - rx_bytes
         left = InterfaceCounters(tx_bytes, tx_packets, rx_bytes, rx_packets)
-        self._add_cluster({Scope.UNKNOWN: _counts(left)})
+        self._add_cluster({Scope.UNKNOWN: counts_of(left)})
 
     def _add_cluster(self, added: ByScope) -> None:
         add_scopes(self.cluster, added)
@@ -302,10 +299,3 @@ def _without(window: Window, attachments: set[int]) -> Window:
         attachments=tuple(one for one in window.attachments if one.id not in attachments),
         flows=window.flows[~np.isin(window.flows["attachment"], [*attachments])],
     )
-
-
-def _counts(seen: InterfaceCounters) -> Counts:
-    counts = no_counts()
-    for name in _SEEN:
-        counts[_AT[name]] = getattr(seen, name)
-    return counts

@@ -108,14 +108,15 @@ def no_rows() -> Rows:
     return np.zeros(0, FLOW)
 
 
-_FOUR: Final = ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")
+FOUR: Final = ("tx_bytes", "tx_packets", "rx_bytes", "rx_packets")
+"""What `InterfaceCounters` counts, in its order; columns of `FLOW` have the same names."""
 
 
 def beside(kind: Kind, found: Mapping[int, InterfaceCounters]) -> Rows:
     """Rows of what no source saw, by attachment."""
     rows = np.zeros(len(found), FLOW)
     rows["kind"], rows["attachment"] = kind, [*found]
-    for at, name in enumerate(_FOUR):
+    for at, name in enumerate(FOUR):
         rows[name] = [counters.four[at] for counters in found.values()]
     return rows
 

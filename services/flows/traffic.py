@@ -8,13 +8,13 @@ the totals at tick n and every tick since then has the totals of now.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
 import msgpack
 
-from services.flows.delta import InterfaceCounters
+from services.flows.delta import FOUR, InterfaceCounters
 from services.flows.scope import SCOPES, Scope
 
 VERSION: Final = 1
@@ -47,14 +47,20 @@ Counts = list[int]
 ByScope = dict[Scope, Counts]
 
 
-def unseen_counts(counters: InterfaceCounters) -> Counts:
-    """Counters of what an interface counted and no source saw: all of it is of no protocol that is known.
+def counts_of(counters: InterfaceCounters) -> Counts:
+    """Counters of an interface as those of a row; nothing else is known of them."""
+    counts = no_counts()
+    for name, value in zip(FOUR, counters.four, strict=True):
+        counts[ROW_COUNTERS.index(name)] = value
+    return counts
 
-    What is missed while no agent is there is told apart by having no `other_bytes`.
-    """
-    seen = dict.fromkeys(ROW_COUNTERS, 0) | asdict(counters)
-    seen["tx_other_bytes"], seen["rx_other_bytes"] = counters.tx_bytes, counters.rx_bytes
-    return list(seen.values())
+
+def unseen_counts(counters: InterfaceCounters) -> Counts:
+    """Counters of what no source saw: of no protocol that is known. An agent's gap is told apart by having no `other_bytes`."""
+    counts = counts_of(counters)
+    for way in ("tx", "rx"):
+        counts[ROW_COUNTERS.index(f"{way}_other_bytes")] = counts[ROW_COUNTERS.index(f"{way}_bytes")]
+    return counts
 
 
 class TrafficError(ValueError):

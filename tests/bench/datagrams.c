@@ -3,23 +3,10 @@
 // work has no part. Destination port and the destination's last byte tell flows apart.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { AT_ONCE = 64, HEADERS = 42, PORTS = 50000 };
-
-static int64_t nanoseconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-	return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
+#include "sending.h"
 
 static int enter(const char *group)
 {
@@ -53,24 +40,16 @@ int main(int count, char **words)
 	struct mmsghdr messages[AT_ONCE] = { 0 };
 	char bytes[2048] = { 0 };
 	struct iovec part = { bytes, size };
-	int64_t began = nanoseconds(), now = began;
+	int64_t began = nanoseconds(CLOCK_THREAD_CPUTIME_ID), now = began;
 	unsigned flow = 0;
 	long sent = 0;
-	for (; now - began < lasting; now = nanoseconds()) {
+	for (; now - began < lasting; now = nanoseconds(CLOCK_THREAD_CPUTIME_ID)) {
 		for (int at = 0; at < AT_ONCE; at++) {
 			messages[at].msg_hdr = (struct msghdr){ &to[flow], sizeof *to, &part, 1 };
 			if (++flow == flows)
 				flow = 0;
 		}
-		for (int done = 0; done < AT_ONCE;) {
-			int more = sendmmsg(out, messages + done, AT_ONCE - done, 0);
-			if (more > 0)
-				done += more;
-			else if (errno != ENOBUFS && errno != EAGAIN) {
-				perror("sendmmsg");
-				return 1;
-			}
-		}
+		send_all(out, messages);
 		sent += AT_ONCE;
 	}
 	printf("%ld %.2f\n", sent, (double)(now - began) / sent);

@@ -3,25 +3,12 @@
 // with `peers` the destination alone.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <net/if.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <time.h>
 
-enum { AT_ONCE = 64, HEADERS = 42, PORTS = 50000 };
-
-static int64_t nanoseconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
+#include "sending.h"
 
 static void put16(unsigned char *to, unsigned value)
 {
@@ -72,10 +59,10 @@ int main(int count, char **words)
 		build(buffer + (size_t)flow * size, mac, flow, size, count > 6);
 	struct mmsghdr messages[AT_ONCE] = { 0 };
 	struct iovec parts[AT_ONCE];
-	int64_t began = nanoseconds(), now = began;
+	int64_t began = nanoseconds(CLOCK_MONOTONIC), now = began;
 	unsigned flow = 0;
 	long sent = 0;
-	for (; now - began < lasting; now = nanoseconds()) {
+	for (; now - began < lasting; now = nanoseconds(CLOCK_MONOTONIC)) {
 		for (int at = 0; at < AT_ONCE; at++) {
 			parts[at] = (struct iovec){ buffer + (size_t)flow * size, size };
 			messages[at].msg_hdr.msg_iov = &parts[at];
@@ -83,15 +70,7 @@ int main(int count, char **words)
 			if (++flow == flows)
 				flow = 0;
 		}
-		for (int done = 0; done < AT_ONCE;) {
-			int more = sendmmsg(out, messages + done, AT_ONCE - done, 0);
-			if (more > 0)
-				done += more;
-			else if (errno != ENOBUFS && errno != EAGAIN) {
-				perror("sendmmsg");
-				return 1;
-			}
-		}
+		send_all(out, messages);
 		sent += AT_ONCE;
 	}
 	printf("%ld %.2f\n", sent, (double)(now - began) / sent);

@@ -79,20 +79,22 @@ def costs(rounds: dict[str, list[Round]]) -> dict[str, Cost]:
     }
 
 
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_cost_per_packet(place: World, programs: dict[str, Path], report: Report, rounds: int, case: Case) -> None:
-    commands = methods(programs)
-    flood = place.flood(programs["flood"], case.way, case.flows, case.size, case.seconds)
+def interleaved(commands: dict[str, list[str]], place: World, flood: list[str], rounds: int) -> dict[str, list[Round]]:
+    """Rounds of each method, taken in turns."""
     measured: dict[str, list[Round]] = {name: [] for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():
             measured[name].append(one_round(command, place, flood))
+    return measured
+
+
+def told(report: Report, what: str, measured: dict[str, list[Round]]) -> dict[str, Cost]:
+    """Report what each method costs, beside the peers that were measured; the costs."""
     cost = costs(measured)
     bare = statistics.median(one.path for one in measured[NONE])
     peers = [name for name in ("tcpdump", "libpcap", "gopacket") if name in cost]
     report.table(
-        f"{case}; {bare:.0f} ns a packet without capture",
+        f"{what}; {bare:.0f} ns a packet without capture",
         ("source", "path ns", "own ns", *(f"of {name}" for name in peers), "sent Mpps", "seen Mpps", "seen"),
         [
             (
@@ -108,6 +110,16 @@ def test_cost_per_packet(place: World, programs: dict[str, Path], report: Report
             if name != NONE
         ],
     )
+    return cost
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_cost_per_packet(place: World, programs: dict[str, Path], report: Report, rounds: int, case: Case) -> None:
+    commands = methods(programs)
+    flood = place.flood(programs["flood"], case.way, case.flows, case.size, case.seconds)
+    measured = interleaved(commands, place, flood, rounds)
+    cost = told(report, str(case), measured)
     _goals(report, case, cost)
     for name in KERNEL:
         assert all(one.seen == one.sent for one in measured[name]), f"{name} did not see all"
@@ -130,28 +142,8 @@ def test_cost_by_control_group(
     commands = {NONE: [], **{name: counting(name) for name in KERNEL}}
     commands |= {"cgroup": counting("cgroup", number), "tcpdump": TCPDUMP}
     flood = place.datagrams(programs["datagrams"], member, flows, size, 1.5)
-    measured: dict[str, list[Round]] = {name: [] for name in commands}
-    for _ in range(max(rounds, 5)):
-        for name, command in commands.items():
-            measured[name].append(one_round(command, place, flood))
-    cost = costs(measured)
-    bare = statistics.median(one.path for one in measured[NONE])
-    report.table(
-        f"{flows:,} flows of {size} bytes from a socket of the pod; {bare:.0f} ns a packet without capture",
-        ("source", "path ns", "own ns", "of tcpdump", "sent Mpps", "seen"),
-        [
-            (
-                name,
-                f"{one.path:.0f}",
-                f"{one.own:.1f}",
-                f"{one.total / cost['tcpdump'].total:.2f}",
-                f"{one.sent / 1e6:.2f}",
-                f"{one.share:.3f} %",
-            )
-            for name, one in cost.items()
-            if name != NONE
-        ],
-    )
+    measured = interleaved(commands, place, flood, max(rounds, 5))
+    told(report, f"{flows:,} flows of {size} bytes from a socket of the pod", measured)
     assert all(one.seen == one.sent for one in measured["cgroup"]), "cgroup did not see all"
 
 

@@ -53,6 +53,13 @@ def points(*owners: Owner, **addresses: str) -> dict[Owner, Attachment]:
     }
 
 
+def begun(sides: Sides | None = None) -> Socketless:
+    """What interfaces counted so far is past."""
+    one = Socketless(sides)
+    one.begin()
+    return one
+
+
 def take(
     one: Socketless, known: dict[Owner, Attachment], captured: dict[int, InterfaceCounters], *gone: Owner
 ) -> dict[int, InterfaceCounters]:
@@ -61,8 +68,7 @@ def take(
 
 def test_what_is_on_its_way_is_never_told_and_the_rest_is_told_once() -> None:
     sides = Sides(_3="10.1.0.2")
-    one = Socketless(sides)
-    one.begin()
+    one = begun(sides)
     known = points(WEB, web="10.1.0.2")
     # Read now, and compared with what sockets have by the next time.
     sides.counted[3] = counters(1000)
@@ -74,8 +80,7 @@ def test_what_is_on_its_way_is_never_told_and_the_rest_is_told_once() -> None:
 def test_what_interfaces_counted_before_is_past_and_new_ones_begin_with_nothing() -> None:
     sides = Sides(_3="10.1.0.2", _4="10.1.0.3")
     sides.counted[3] = counters(5000)
-    one = Socketless(sides)
-    one.begin()
+    one = begun(sides)
     known = points(WEB, API, web="10.1.0.2", api="10.1.0.3")
     sides.counted |= {3: counters(5100), 4: counters(300)}
     take(one, known, {})
@@ -84,8 +89,7 @@ def test_what_interfaces_counted_before_is_past_and_new_ones_begin_with_nothing(
 
 def test_containers_of_a_pod_are_one_and_units_have_nothing() -> None:
     sides = Sides(_3="10.1.0.2")
-    one = Socketless(sides)
-    one.begin()
+    one = begun(sides)
     known = points(UNIT, SIDECAR, WEB, web="10.1.0.2")
     sides.counted[3] = counters(1000)
     take(one, known, {1: counters(10_000), 2: counters(400), 3: counters(500)})
@@ -94,8 +98,7 @@ def test_containers_of_a_pod_are_one_and_units_have_nothing() -> None:
 
 def test_whose_addresses_several_have_is_nobodys() -> None:
     sides = Sides(_3="10.1.0.2")
-    one = Socketless(sides)
-    one.begin()
+    one = begun(sides)
     known = points(WEB, API, web="10.1.0.2", api="10.1.0.2")
     sides.counted[3] = counters(1000)
     take(one, known, {})
@@ -104,8 +107,7 @@ def test_whose_addresses_several_have_is_nobodys() -> None:
 
 def test_an_address_that_is_used_again_is_of_who_is_there() -> None:
     sides = Sides(_3="10.1.0.2")
-    one = Socketless(sides)
-    one.begin()
+    one = begun(sides)
     known = points(WEB, API, web="10.1.0.2", api="10.1.0.2")
     sides.counted[3] = counters(1000)
     take(one, known, {}, WEB)
@@ -114,8 +116,7 @@ def test_an_address_that_is_used_again_is_of_who_is_there() -> None:
 
 def test_of_an_interface_that_went_the_last_reading_counts_and_its_successor_is_another_one() -> None:
     sides = Sides(_3="10.1.0.2", _4="10.1.0.3")
-    one = Socketless(sides)
-    one.begin()
+    one = begun(sides)
     known = points(WEB, web="10.1.0.2")
     sides.counted[3] = counters(1000)
     take(one, known, {})
@@ -128,8 +129,7 @@ def test_of_an_interface_that_went_the_last_reading_counts_and_its_successor_is_
 
 def test_sockets_may_have_more_than_an_interface() -> None:
     sides = Sides(_3="10.1.0.2")
-    one = Socketless(sides)
-    one.begin()
+    one = begun(sides)
     known = points(WEB, web="10.1.0.2")
     sides.counted[3] = counters(100)
     take(one, known, {1: counters(5000, tx=5000)})
@@ -138,8 +138,7 @@ def test_sockets_may_have_more_than_an_interface() -> None:
 
 def test_namespaces_are_not_asked_for_addresses_while_everybody_is_known() -> None:
     sides = Sides(_3="10.1.0.2", _4="10.1.0.9")
-    one = Socketless(sides)
-    one.begin()
+    one = begun(sides)
     sides.counted |= {3: counters(0), 4: counters(0)}
     for _ in range(20):
         take(one, points(WEB, web="10.1.0.2"), {})
@@ -147,6 +146,5 @@ def test_namespaces_are_not_asked_for_addresses_while_everybody_is_known() -> No
 
 
 def test_nothing_is_told_where_nothing_can_be_read() -> None:
-    one = Socketless()
-    one.begin()
+    one = begun()
     assert take(one, points(WEB, web="10.1.0.2"), {1: counters(100)}) == {}
