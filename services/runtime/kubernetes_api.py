@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
+import ssl
+import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -18,7 +21,8 @@ from services.runtime.errors import UsageError
 from services.runtime.proxy import Proxy, ProxyError
 
 if TYPE_CHECKING:
-    from kubernetes_asyncio.client.rest import RESTClientObject
+    from aiohttp.connector import AddrInfoType
+    from kubernetes_asyncio.client import Configuration
 
     from services.runtime.credentials import Credentials
 
@@ -30,6 +34,9 @@ _MESSAGE_BYTES: Final = 64 << 10
 _MOST_RETRY_AFTER_S: Final = 300.0
 _READ_BYTES: Final = 2 << 20
 """Lines of a watch are as long as objects are large, which etcd bounds at 1.5 MB."""
+_GONE_S: Final = 1.0
+"""What sockets that were shut down may take to be closed: the event loop needs a few rounds, more where it is busy."""
+_LOOK_S: Final = 0.001
 
 
 class ApiError(Exception):
@@ -55,7 +62,8 @@ class KubernetesApi:
     def __init__(self, credentials: Credentials, through: Proxy | None) -> None:
         self._credentials = credentials
         self._through = through
-        self._opened: list[RESTClientObject | aiohttp.ClientSession] = []
+        self._opened: list[aiohttp.ClientSession] = []
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._http = self._session()
 
     @classmethod
@@ -84,9 +92,27 @@ class KubernetesApi:
         return str(self._credentials.configuration.host)
 
     async def close(self) -> None:
-        """Close all connections."""
-        for one in self._opened:
-            await one.close()
+        """Close all connections, also those whose request was cancelled while they were made."""
+        for session in self._opened:
+            await session.close()
+        # Of a connect that is cancelled in the round in which its handshake begins or ends, asyncio keeps the socket: for
+        # as long as the server does, or for half a minute. Who sees its end lets go at once.
+        for one in self._open():
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for _ in range(round(_GONE_S / _LOOK_S)):
+            if not self._open():
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    def _open(self) -> list[socket.socket]:
+        return [one for one in self._sockets if one.fileno() >= 0]
+
+    def _socket(self, info: AddrInfoType) -> socket.socket:
+        family, kind, protocol, *_ = info
+        made = socket.socket(family, kind, protocol)
+        self._sockets.add(made)
+        return made
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The object at `path`; raises ApiError, BrokenAnswer or OSError (aiohttp's and time-outs among them)."""
@@ -171,17 +197,18 @@ class KubernetesApi:
         return {"Accept": "application/json", "User-Agent": "podloxx", **found}
 
     def _session(self) -> aiohttp.ClientSession:
-        from kubernetes_asyncio.client.rest import RESTClientObject
+        """One that reaches the server as the configuration says it by now; raises OSError or ValueError for certificates.
 
+        The package's own takes another proxy than kubectl: not only for other addresses than loopback's, and without the
+        ranges in NO_PROXY.
+        """
         configuration = self._credentials.configuration
         self._certificate = configuration.cert_file
-        rest = RESTClientObject(configuration)
-        # The package's own session takes another proxy than kubectl: not only for other addresses than loopback's, and
-        # without the ranges in NO_PROXY.
-        session = aiohttp.ClientSession(
-            connector=rest.pool_manager.connector, connector_owner=False, read_bufsize=_READ_BYTES
+        connector = aiohttp.TCPConnector(
+            limit=configuration.connection_pool_maxsize, ssl=_trust(configuration), socket_factory=self._socket
         )
-        self._opened += [session, rest]
+        session = aiohttp.ClientSession(connector=connector, read_bufsize=_READ_BYTES)
+        self._opened.append(session)
         return session
 
     @contextlib.asynccontextmanager
@@ -230,6 +257,19 @@ class KubernetesApi:
             if isinstance(error, OSError):
                 raise
             raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _trust(configuration: Configuration) -> ssl.SSLContext:
+    """Whom we take for the server, and who we are; raises OSError or ValueError where the files cannot be used."""
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if configuration.disable_strict_ssl_verification:
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def _let_go(response: aiohttp.ClientResponse) -> None:

@@ -47,7 +47,11 @@ def test_both_nodes_and_their_zones_are_shown(demo: Launched) -> None:
 
 
 def test_pods_have_names_and_never_interfaces(demo: Launched) -> None:
-    assert not [name for name in demo.get("/traffic/total") if name.startswith("local/") or "veth" in name]
+    def named() -> bool:
+        return not [name for name in demo.get("/traffic/total") if name.startswith("local/") or "veth" in name]
+
+    # A pod has the name of its interface until it sends its first packet, and the batch job's may come at any moment.
+    wait_until(named, "every pod has a name of its own")
 
 
 def test_nothing_is_unknown_or_lost(demo: Launched) -> None:
