@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from services.api.connection import connections
 from services.api.coverage import CoverageReader
 from services.api.guard import Guard
 from services.api.live import Hub
@@ -32,6 +33,8 @@ _log = get_logger(__name__)
 _SHUTDOWN_S: Final = 3.0
 """What open requests may take to end; WebSockets are told to at once."""
 _CANCEL_AGAIN_S: Final = 0.2
+_BACKLOG: Final = 128
+"""Connections that wait to be taken, as of aiohttp's sites."""
 
 
 async def run(settings: ApiSettings, stop: Stop) -> None:
@@ -48,7 +51,7 @@ async def run(settings: ApiSettings, stop: Stop) -> None:
     runner = _runner(guard, Routes(reader, asked, hub, settings.flow_window_s), hub)
     await runner.setup()
     try:
-        await _listen(runner, settings)
+        listening = await _listen(runner, settings)
         async with asyncio.TaskGroup() as tasks:
             working = [
                 tasks.create_task(reader.follow(stop, hub.changed), name="reader"),
@@ -59,6 +62,7 @@ async def run(settings: ApiSettings, stop: Stop) -> None:
                 # Agents fall silent without any tick.
                 hub.changed()
             await _cancel(working)
+        listening.close()
     finally:
         await runner.cleanup()
         await redis.aclose()
@@ -80,9 +84,13 @@ def _runner(guard: Guard, routes: Routes, hub: Hub) -> web.AppRunner:
     app = web.Application(middlewares=[guard.middleware])
     app.add_routes(routes.table())
     app.on_shutdown.append(close_clients)
+    return web.AppRunner(app, access_log=None, logger=_http_logger(), shutdown_timeout=_SHUTDOWN_S)
+
+
+def _http_logger() -> logging.Logger:
     logger = logging.getLogger("podloxx.http")
     logger.addFilter(_is_ours)
-    return web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=_SHUTDOWN_S)
+    return logger
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
@@ -90,10 +98,14 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-async def _listen(runner: web.AppRunner, settings: ApiSettings) -> None:
+async def _listen(runner: web.AppRunner, settings: ApiSettings) -> asyncio.Server:
+    assert runner.server is not None, "it is set up"
     where = f"{settings.listen} port {settings.port}"
     try:
-        await web.TCPSite(runner, settings.listen, settings.port).start()
+        # A site's connections would be aiohttp's own.
+        loop = asyncio.get_running_loop()
+        made = connections(runner.server, access_log=None, logger=_http_logger())
+        listening = await loop.create_server(made, settings.listen, settings.port, backlog=_BACKLOG)
     except OverflowError:
         raise UsageError(f"--port {settings.port} is no port: they go from 0 to 65535") from None
     except OSError as error:
@@ -106,5 +118,6 @@ async def _listen(runner: web.AppRunner, settings: ApiSettings) -> None:
         if error.errno == errno.EACCES:
             raise PrivilegeError(f"cannot listen on {where}: choose a port above 1023 with --port") from error
         raise PodloxxError(f"cannot listen on {where}: {error.strerror}") from error
-    host, port = runner.addresses[0][:2]
+    host, port = listening.sockets[0].getsockname()[:2]
     _log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    return listening

@@ -26,7 +26,7 @@ _COOKIE: Final = "podloxx-token"
 _PROBES: Final = frozenset(("/healthz", "/readyz"))
 """Probes come from a kubelet, which has no token and calls by address."""
 _PAGES: Final = frozenset(("/", "/podloxx"))
-_HEADERS: Final = {
+HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -66,7 +66,7 @@ class Guard:
         response = refusal or self._exchanged(request) or await _answered(request, handler)
         # A WebSocket's headers are gone by now; no browser would heed these there.
         if not response.prepared:
-            for name, value in _HEADERS.items():
+            for name, value in HEADERS.items():
                 response.headers[name] = value
             response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
         return response

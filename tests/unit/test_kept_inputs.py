@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fuzz import seeds
 from tests.fuzz.corpora import kept
 from tests.fuzz.targets import TARGETS
 
@@ -19,3 +20,8 @@ def test_kept_inputs_break_nothing(target: str) -> None:
     assert len(inputs) >= 4
     for one in inputs:
         TARGETS[target](one)
+
+
+def test_kept_batches_are_of_the_layout_of_today() -> None:
+    old = [one for one in kept("wire") if not seeds.is_batch(one)]
+    assert len(old) < len(kept("wire")) / 2, "python -m tests.fuzz.seeds makes the inputs anew"

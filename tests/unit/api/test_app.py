@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 
 import pytest
-from aiohttp import web
 
 from services.api import app
 from services.runtime.errors import PodloxxError, PrivilegeError
@@ -24,10 +24,10 @@ from services.runtime.supervise import Stop
 async def test_the_kernel_refuses(
     monkeypatch: pytest.MonkeyPatch, number: int, kind: type[PodloxxError], words: str
 ) -> None:
-    async def refuse(_: web.TCPSite) -> None:
+    async def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(web.TCPSite, "start", refuse)
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_server", refuse)
     with pytest.raises(kind, match=words) as raised:
         await app.run(ApiSettings(port=80, redis_url="redis://127.0.0.1:1"), Stop())
     assert type(raised.value) is kind
