@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 FUZZ_VENV := .venv-fuzz
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help run test coverage setup lint types arch unit contract component cluster cluster-up cluster-down netns e2e browser torture chaos bench bench-docs bench-dashboard bench-live fuzz dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
+.PHONY: help run test coverage setup lint types arch unit contract component shards cluster cluster-up cluster-down netns e2e browser torture chaos bench bench-docs bench-dashboard bench-live bench-shards fuzz dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ cluster-up: setup apiserver nodes ## start a real cluster of two nodes on this m
 cluster-down: setup ## remove it, and what killed tests left (root)
 	@$(BIN)/python -m tests.support.kube_cluster down
 
+shards: setup ## the tests of the aggregator's process again, over three shards in a Redis Cluster
+	PODLOXX_TEST_SHARDS=3 $(PYTEST) tests/component/test_aggregator.py tests/component/test_aggregator_process.py
+
 netns: setup ## tests on real interfaces in network namespaces (root)
 	$(PYTEST) tests/netns
 
@@ -89,7 +92,7 @@ SEED ?= 1
 CHAOS_SECONDS ?= 600
 
 bench: setup ## measurements, as ratios against peers in the same run (root, a C compiler)
-	$(PYTEST) -p no:randomly -s tests/bench --ignore tests/bench/test_dashboard.py --ignore tests/bench/test_live.py $(BENCH)
+	$(PYTEST) -p no:randomly -s tests/bench --ignore tests/bench/test_dashboard.py --ignore tests/bench/test_live.py --ignore tests/bench/test_shards.py $(BENCH)
 
 bench-docs: BENCH := --write docs/performance.md
 bench-docs: bench ## the same, written into docs/performance.md
@@ -99,6 +102,9 @@ bench-dashboard: frontend ## what the dashboard costs a browser, written into do
 
 bench-live: setup ## what the clients of the WebSocket cost, written into docs/live.md
 	$(PYTEST) -p no:randomly -s tests/bench/test_live.py --write docs/live.md
+
+bench-shards: setup ## what dividing nodes over shards gives, written into docs/scale.md
+	$(PYTEST) -p no:randomly -s tests/bench/test_shards.py --write docs/scale.md
 
 fuzz: setup $(FUZZ_VENV)/.ready ## bytes that nobody thought of for whatever reads those of strangers, ten minutes each, written into docs/fuzzing.md
 	$(FUZZ_VENV)/bin/python -m tests.fuzz.drive $(FUZZ) --seconds $(FUZZ_SECONDS) --write docs/fuzzing.md

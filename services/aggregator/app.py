@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
+from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError
 
 from services.aggregator import cluster_watch, metrics_server, session_lease
+from services.aggregator.cluster_ledger import ClusterLedger
 from services.aggregator.consumer import Consumer
 from services.aggregator.directory import Directory
 from services.aggregator.directory.static_file import StaticDirectory
 from services.aggregator.own_metrics import own_metrics
+from services.aggregator.post import Post
 from services.aggregator.store import Store
+from services.aggregator.timeline import Timeline
 from services.aggregator.totals import Totals
 from services.flows import keys
 from services.runtime import garbage, redis_client
@@ -45,7 +49,8 @@ async def run(settings: AggregatorSettings, stop: Stop) -> None:
             session_lease.guarding(settings, SystemClock(), stop),
             _directory(settings, store, Patience(store, heartbeat, stop), stop) as directory,
         ):
-            await _own(settings, store, directory, Patience(store, heartbeat, stop), stop)
+            consumers = list(_consumers(settings, redis, store.timeline, directory))
+            await _own(settings, consumers, Patience(store, heartbeat, stop), stop)
     finally:
         await redis.aclose()
 
@@ -66,34 +71,47 @@ async def _directory(
         yield directory
 
 
-async def _own(
-    settings: AggregatorSettings, store: Store, directory: Directory, patience: Patience, stop: Stop
-) -> None:
-    consumer = Consumer(store, Totals(directory, settings.peers_per_pod), SystemClock(), settings.tick_interval_s)
-    patience.consumer = consumer
-    async with metrics_server.serving(settings.metrics_listen, lambda: own_metrics(consumer, patience)):
-        await _work(settings, directory, consumer, patience, stop)
+def _consumers(
+    settings: AggregatorSettings, redis: Redis, timeline: Timeline, directory: Directory
+) -> Iterator[Consumer]:
+    """One for each shard that may be ours; of several shards one for the ledger, too."""
+    clock, shards = SystemClock(), settings.shards
+    post = Post(redis) if shards > 1 else None
+    for shard in range(shards):
+        store = Store(redis, keys.Keys(shard), settings.lease_ttl_s, clock, timeline)
+        totals = Totals(directory, settings.peers_per_pod, shards, shard)
+        yield Consumer(store, totals, clock, settings.tick_interval_s, post)
+    if shards > 1:
+        store = Store(redis, keys.Keys(keys.LEDGER), settings.lease_ttl_s, clock, timeline)
+        yield Consumer(store, ClusterLedger(directory, 0, shards), clock, settings.tick_interval_s)
 
 
-async def _work(
-    settings: AggregatorSettings, directory: Directory, consumer: Consumer, patience: Patience, stop: Stop
-) -> None:
-    store = consumer.store
-    standby = Standby(store, settings)
-    while not stop.requested and not await patience.with_(standby.try_to_own):
-        await stop.sleep(_STANDBY_S)
+async def _own(settings: AggregatorSettings, consumers: Sequence[Consumer], patience: Patience, stop: Stop) -> None:
+    patience.take(consumers[0])
+    async with metrics_server.serving(settings.metrics_listen, lambda: own_metrics(patience.consumer, patience)):
+        standbys = [(consumer, Standby(consumer.store, settings)) for consumer in consumers]
+        while not stop.requested:
+            for consumer, standby in standbys:
+                patience.take(consumer)
+                if await patience.with_(standby.try_to_own):
+                    await _work(settings, consumer, patience, stop)
+                    return
+            await stop.sleep(_STANDBY_S)
+
+
+async def _work(settings: AggregatorSettings, consumer: Consumer, patience: Patience, stop: Stop) -> None:
     patience.owns = not stop.requested
     await patience.with_(consumer.load)
     garbage.collect_seldom()
     block_ms = int(min(1.0, settings.lease_ttl_s / 3) * 1000)
     while not stop.requested:
-        directory.refresh()
+        consumer.totals.directory.refresh()
         await patience.with_(lambda: consumer.step(block_ms))
-    await _release(store)
+    await _release(consumer.store)
 
 
 class Standby:
-    """Takes the shard when nobody owns it."""
+    """Takes a shard when nobody owns it."""
 
     def __init__(self, store: Store, settings: AggregatorSettings) -> None:
         self._store = store
@@ -108,7 +126,7 @@ class Standby:
         if await self._store.acquire(only_with_totals=patient):
             return True
         if not self._saw_owner:
-            _log.info("standing-by")
+            _log.info("standing-by", shard=self._store.shard)
         self._saw_owner = True
         self._empty = 0 if await self._store.holds_totals() else self._empty + 1
         return False
@@ -119,7 +137,7 @@ class Patience:
 
     def __init__(self, store: Store, heartbeat: Heartbeat, stop: Stop) -> None:
         self._store = store
-        self.consumer: Consumer | None = None
+        self._consumer: Consumer | None = None
         self.owns = False
         """Whether the shard is ours."""
         self.reached = False
@@ -127,6 +145,16 @@ class Patience:
         self.failures = 0
         self._heartbeat = heartbeat
         self._stop = stop
+
+    def take(self, consumer: Consumer) -> None:
+        """Try what this one does, from now on."""
+        self._consumer, self._store = consumer, consumer.store
+
+    @property
+    def consumer(self) -> Consumer:
+        """The one that was taken last."""
+        assert self._consumer is not None, "one is taken before anybody asks"
+        return self._consumer
 
     async def with_(self, work: Callable[[], Awaitable[_T]]) -> _T | None:
         """What `work` returns once it succeeds; nothing where the end came first."""
@@ -159,8 +187,8 @@ class Patience:
 
     async def _make_room(self) -> None:
         try:
-            if self.consumer is not None:
-                await self._store.trim(self.consumer.cursor)
+            if self._consumer is not None:
+                await self._store.trim(self._consumer.cursor)
         except (RedisError, OSError) as error:
             _log.warning("store-unreachable", error=str(error))
 

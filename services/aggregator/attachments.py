@@ -106,7 +106,7 @@ class Points:
 
     def sights(self, uids: Sequence[str]) -> Sights:
         """What agents told of these pods."""
-        return Sights([self._of(uid) for uid in uids])
+        return Sights.of([self._of(uid) for uid in uids])
 
     def watched(self, uid: str) -> bool:
         """Whether an agent sees both directions of a pod's traffic."""

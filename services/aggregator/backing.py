@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
-from services.aggregator.attachments import Points
 from services.aggregator.directory import Directory
 from services.aggregator.sums import Mask, Numbers
 from services.flows.address import Address
@@ -25,6 +24,13 @@ _ASK_AGAIN_US: Final = 5_000_000
 _NEW_US: Final = 10_000_000
 """For how long the first report of a backend's agent may be on its way."""
 _MOST: Final = 50_000
+
+
+class Watches(Protocol):
+    """What agents told of pods' interfaces."""
+
+    def watched(self, uid: str) -> bool:
+        """Whether an agent sees both directions of a pod's traffic."""
 
 
 @dataclass(slots=True)
@@ -39,12 +45,12 @@ class _Decision:
     """Windows that begin earlier follow the opposite."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Backing:
     """The decisions; who has the backends' addresses is asked for the window that the directory was given last."""
 
     directory: Directory
-    points: Points
+    points: Watches
     _now_us: int = 0
     _known: dict[Named, _Decision] = field(default_factory=dict)
     _new: dict[str, int] = field(default_factory=dict)
@@ -81,6 +87,10 @@ class Backing:
         for one, end in zip(decisions, followed.tolist(), strict=True):
             one.followed_us = max(one.followed_us, end)
         return np.asarray(found ^ early)
+
+    def at_backends_now(self, service: Named) -> bool:
+        """Whether the traffic of a Service counts at its backends from now on."""
+        return self._decision(service).at_backends
 
     def service_at(self, address: Address, protocol: int, port: int) -> Named | None:
         """The Service that stands at a port of an address; several follow one decision."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
-from services.aggregator.plausible import implausible
+from services.aggregator.decisions import Decided
+from services.aggregator.letter import Letter
+from services.aggregator.letters import Sender
+from services.aggregator.messages import RefusedError, letters_of, opened, rows_of
+from services.aggregator.post import Post
 from services.aggregator.store import Commit, Store, StoreLostError
 from services.aggregator.totals import Totals
-from services.flows import keys, wire
+from services.flows import keys
 from services.flows.delivery import Inbox, Verdict
 from services.flows.delta import Batch
-from services.runtime.clock import Clock
+from services.runtime.clock import Clock, kernel_run
 from services.runtime.log import get_logger
 
 _log = get_logger(__name__)
@@ -28,10 +32,6 @@ _MOST_ROWS: Final = 200_000
 """Flows and attachments that wait to be booked together, some hundred bytes each; more would gain nothing."""
 
 
-class _RefusedError(Exception):
-    """An entry that can never be applied; the message says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Envelope:
     """The fields of an entry in the stream."""
@@ -43,17 +43,17 @@ class _Envelope:
 
     @classmethod
     def of(cls, fields: Mapping[bytes, bytes]) -> _Envelope:
-        """Read them; raises _RefusedError."""
+        """Read them; raises RefusedError."""
         try:
             boot = fields[keys.FIELD_BOOT].decode()
             seq, confirmed = int(fields[keys.FIELD_SEQ]), int(fields[keys.FIELD_CONFIRMED])
             envelope = cls(boot, seq, confirmed, fields[keys.FIELD_BATCH])
         except (KeyError, ValueError) as error:
-            raise _RefusedError(f"its envelope is malformed: {error!r}") from error
+            raise RefusedError(f"its envelope is malformed: {error!r}") from error
         if not 0 < len(boot) <= _LONGEST_BOOT or boot == keys.APPLIED_CURSOR.decode():
-            raise _RefusedError("its boot id is none")
+            raise RefusedError("its boot id is none")
         if not (0 < seq < _LARGEST_SEQ and 0 <= confirmed < _LARGEST_SEQ):
-            raise _RefusedError("its number is out of bounds")
+            raise RefusedError("its number is out of bounds")
         return envelope
 
 
@@ -81,6 +81,10 @@ class Consumer:
     totals: Totals
     clock: Clock
     tick_interval_s: float
+    post: Post | None = None
+    """Between a shard and the ledger, where nodes are divided over several."""
+    machine: str = field(default_factory=kernel_run)
+    """The run of the machine whose clock `clock` is."""
     inbox: Inbox = field(default_factory=Inbox)
     cursor: bytes = b"0-0"
     work: Work = field(default_factory=Work)
@@ -89,7 +93,7 @@ class Consumer:
     """When each boot id was heard last, by our own clock: Redis's may be set."""
     _due_us: int = 0
     _refused: bool = False
-    _waiting: list[Batch] = field(default_factory=list)
+    _waiting: list[Batch | Letter] = field(default_factory=list)
     """Batches that are to be booked together."""
     _rows: int = 0
     """Their flows and attachments."""
@@ -98,7 +102,7 @@ class Consumer:
         """Go on where the previous aggregator of this shard stopped, or begin a session."""
         # What an attempt that failed half-way read is of no use.
         self._waiting, self._rows = [], 0
-        totals = Totals(self.totals.directory, self.totals.peers_per_pod)
+        totals = self.totals.anew()
         stored = await self.store.load(totals)
         self.totals = totals
         now = await self.store.now_us()
@@ -138,7 +142,20 @@ class Consumer:
         if entries:
             # Their agents read Redis's clock before: what they may know of it we know as well.
             await self.store.now_us()
+            await self._hear()
         return entries
+
+    async def _hear(self) -> None:
+        """Take what the ledger has decided."""
+        letters = letters_of(self.totals)
+        if self.post is not None and letters is not None and isinstance(self.totals.backing, Decided):
+            await self.post.read(letters, self.totals.backing)
+
+    async def _tell(self) -> None:
+        """Send what the ledger may not have."""
+        letters = letters_of(self.totals)
+        if self.post is not None and letters is not None:
+            await self.post.send(letters)
 
     async def _rewrite(self) -> None:
         """Write everything under a new epoch: the store lost it, this memory has it."""
@@ -152,6 +169,7 @@ class Consumer:
 
     async def _idle(self, before_us: int, settled_us: int) -> None:
         # Everything that was there when the read began was read: agents may know.
+        await self._hear()
         self._book()
         self.totals.settle(settled_us)
         cursor = f"{before_us // 1000 - 1}-0".encode()
@@ -161,6 +179,7 @@ class Consumer:
             await self._commit(before_us)
         else:
             await self.store.renew(self.cursor)
+            await self._tell()
 
     async def _commit(self, now_us: int) -> None:
         self._book()
@@ -173,6 +192,9 @@ class Consumer:
             del self._heard_us[boot]
             self.inbox.applied.pop(boot, None)
         applied = {boot: self.inbox.applied[boot] for boot in self._applied if boot in self.inbox.applied}
+        if (letters := letters_of(self.totals)) is not None:
+            timeline = self.store.timeline
+            letters.seal(Sender(self.totals.shard, self.machine, timeline.offset, timeline.about_now_us()))
         await self.store.commit(self.totals, Commit(applied, forgotten, self.cursor, now_us))
         self.work.commits += 1
         self.work.commit_us += self.clock.monotonic_us() - began_us
@@ -180,6 +202,7 @@ class Consumer:
         self._applied.clear()
         self._refused = False
         self._due_us = self.clock.monotonic_us() + int(self.tick_interval_s * 1_000_000)
+        await self._tell()
 
     def _take(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> bool:
         """Take entries in order; False where there was no time for all of them."""
@@ -191,16 +214,16 @@ class Consumer:
             try:
                 if (batch := self._batch(_Envelope.of(fields))) is not None:
                     self._waiting.append(batch)
-                    self._rows += sum(len(window.flows) + len(window.attachments) for window in batch.windows)
-            except _RefusedError as error:
+                    self._rows += rows_of(batch)
+            except RefusedError as error:
                 self._refuse(str(error))
             self.cursor = entry
             if self._rows > _MOST_ROWS:
                 self._book()
         return True
 
-    def _batch(self, envelope: _Envelope) -> Batch | None:
-        """The batch of an entry that is to be booked; raises _RefusedError."""
+    def _batch(self, envelope: _Envelope) -> Batch | Letter | None:
+        """The batch, or letter, of an entry that is to be booked; raises RefusedError."""
         boot, seq = envelope.boot, envelope.seq
         if gone := self.inbox.skip(boot, envelope.confirmed):
             self.totals.lose("batch-gone", gone)
@@ -213,14 +236,9 @@ class Consumer:
             return None
         # A frozen batch that cannot be read will never be: waiting for it would stop its agent.
         self.inbox.apply(boot, seq)
-        try:
-            batch = wire.decode(envelope.payload)
-        except (wire.WireError, OverflowError) as error:
-            raise _RefusedError(str(error)) from error
+        batch = opened(self.totals, envelope.payload)
         if (batch.boot, batch.seq) != (boot, seq):
-            raise _RefusedError("its envelope names another batch")
-        if why := implausible(batch):
-            raise _RefusedError(why)
+            raise RefusedError("its envelope names another batch")
         return self.store.timeline.place(batch, self._shift)
 
     def _shift(self, step_us: int) -> None:
@@ -233,7 +251,7 @@ class Consumer:
     def _book(self) -> None:
         """Book what was taken."""
         waiting, self._waiting, self._rows = self._waiting, [], 0
-        self.totals.apply(*waiting)
+        self.totals.apply(*cast("list[Batch]", waiting))
         self.work.batches += len(waiting)
 
     def _refuse(self, why: str) -> None:

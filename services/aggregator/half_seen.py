@@ -19,7 +19,7 @@ import numpy as np
 from services.aggregator.attachments import PCAP, Points
 from services.aggregator.backing import Backing
 from services.aggregator.booking import Booked, Told
-from services.aggregator.once import Once
+from services.aggregator.cluster_totals import Accounts
 from services.aggregator.point import Key, Point
 from services.aggregator.sums import Mask, Numbers, Table
 from services.aggregator.verdicts import Label, Labels
@@ -66,7 +66,7 @@ class HalfSeen:
     points: Points
     labels: Labels
     backing: Backing
-    once: Once
+    accounts: Accounts
 
     def apart(self, told: Sequence[Told]) -> tuple[list[Told], list[_Pod], list[_Pod]]:
         """Windows without what no source saw, the pods that are half seen, and what no socket had."""
@@ -118,7 +118,7 @@ class HalfSeen:
         for number, counters in hidden.items():
             self.points.account((told.batch.boot, number), counters)
         rows = told.flows[dropped]
-        self.once.overlap_bytes += int(rows["tx_bytes"].sum() + rows["rx_bytes"].sum())
+        self.accounts.overlap_bytes += int(rows["tx_bytes"].sum() + rows["rx_bytes"].sum())
         return told._replace(flows=told.flows[~dropped])
 
     def _pod(self, at: int, key: Key, attachment: Attachment, counters: InterfaceCounters) -> _Pod:
@@ -158,7 +158,7 @@ class HalfSeen:
             _add(found, key[0], received, pod.at, Scope.SAME_NODE)
             bytes_, packets = bytes_ + counts[_BYTES], packets + counts[_PACKETS]
         if packets:
-            self.once.unseen.attributed(self.points.names.known[pod.name], bytes_, packets)
+            self.accounts.attributed(self.points.names.known[pod.name], bytes_, packets)
         return InterfaceCounters(0, 0, bytes_, packets)
 
     def _mirrored(self, booked: Booked, at: int, pod: _Pod) -> tuple[np.void, bool]:
@@ -191,9 +191,9 @@ class HalfSeen:
         start, end = booked.times[pod.at]
         sent = rest if kind is Kind.HIDDEN else InterfaceCounters(rest.tx_bytes, rest.tx_packets, 0, 0)
         if self.backing.may_be_at_clients(pod.point.addresses, start, end) and kind is Kind.HIDDEN:
-            self.once.overlap_bytes += rest.tx_bytes + rest.rx_bytes
+            self.accounts.overlap_bytes += rest.tx_bytes + rest.rx_bytes
         else:
-            self.once.unseen.hide(self.points.names.known[pod.name], end, sent)
+            self.accounts.hide(self.points.names.known[pod.name], end, sent)
 
 
 def _sent_to(booked: Booked, half: Sequence[_Pod]) -> list[Numbers]:

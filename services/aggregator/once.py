@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
+import msgpack
 import numpy as np
 
 from services.aggregator.names import Names
@@ -86,6 +87,10 @@ class Once:
     unseen: Unseen = field(init=False)
     overlap_bytes: int = 0
     _forgot_us: int = -_FORGET_US
+    _settled_to_us: int = 0
+    """When the last of them ended: what passed later was not counted so."""
+    _settled_packed: bytes = b""
+    """All of them as they are stored, until they change: as a rule they are of a session's first second."""
     _at_others: dict[str, list[Span]] | None = None
     """All of `settled` by the pod that would have counted it, once it is asked for."""
 
@@ -123,9 +128,9 @@ class Once:
         It is not where some of it may be in the totals of a backend, which was thought to be nobody else's.
         """
         found = np.ones(len(told), np.bool_)
-        at_others = self._counted_at_others()
-        if not at_others:
+        if not self._may_be_settled(told):
             return found
+        at_others = self._counted_at_others()
         clients = np.array([self.names.number(uid) for uid in at_others], np.int64)
         asked = np.flatnonzero(np.isin(told.mine, clients))
         columns = [column[asked].tolist() for column in (told.mine, told.starts, told.ends)]
@@ -161,9 +166,9 @@ class Once:
     def _spanned(self, told: Pairs, *, sent: bool) -> Mask:
         """Which entries the other ends' totals have already, as nobody was thought to see the ends that tell them now."""
         found = np.zeros(len(told), np.bool_)
-        at_others = self._counted_at_others()
-        if not at_others:
+        if not self._may_be_settled(told):
             return found
+        at_others = self._counted_at_others()
         tellers = np.array([self.names.number(uid) for uid in at_others], np.int64)
         asked = np.flatnonzero(np.isin(told.mine, tellers))
         columns = [column[asked].tolist() for column in (told.mine, told.others, told.starts, told.ends)]
@@ -172,6 +177,10 @@ class Once:
             spans = self.settled.get((teller, witness, False) if sent else (witness, teller, True), ())
             found[at] = any(span.start_us < end and start < span.end_us for span in spans)
         return found
+
+    def _may_be_settled(self, told: Pairs) -> bool:
+        """Whether some of it may be in `settled`."""
+        return bool(self.settled) and bool((told.starts < self._settled_to_us).any())
 
     def _hold(self, held: Pairs, at_sender: Mask) -> None:
         self.held, self.held_at_sender = held, at_sender
@@ -242,7 +251,7 @@ class Once:
 
         self._hold(self.held.renamed(old, new), self.held_at_sender)
         self.unseen.rename(old, new)
-        self._at_others = None
+        self._at_others, self._settled_packed = None, b""
         settled, self.settled = self.settled, {}
         for (sender, receiver, at_sender), spans in settled.items():
             self.settled.setdefault((now(sender), now(receiver), at_sender), []).extend(spans)
@@ -255,6 +264,8 @@ class Once:
         self._hold(self.held.shifted(step_us), self.held_at_sender)
         self.unseen.shift(step_us)
         self._forgot_us += step_us
+        self._settled_to_us += step_us
+        self._settled_packed = b""
         for span in (span for spans in self.settled.values() for span in spans):
             span.start_us += step_us
             span.end_us += step_us
@@ -266,14 +277,11 @@ class Once:
 
     def stored(self) -> dict[str, Any]:
         """Everything as plain values, for the store."""
+        self._settled_packed = self._settled_packed or self._packed()
         return {
             "held": self.held.stored(),
             "held_at_sender": np.packbits(self.held_at_sender).tobytes(),
-            "settled": [
-                [*pair, span.start_us, span.end_us, span.bytes, span.packets]
-                for pair, spans in self.settled.items()
-                for span in spans
-            ],
+            "settled": self._settled_packed,
             "deliveries": [[uid, *amount] for uid, amounts in self.deliveries.items() for amount in amounts],
             "collections": [[uid, *amount] for uid, amounts in self.collections.items() for amount in amounts],
             "unseen": self.unseen.stored(),
@@ -285,11 +293,22 @@ class Once:
         bits = np.frombuffer(stored["held_at_sender"], np.uint8)
         self._hold(held, np.unpackbits(bits, count=len(held)).astype(np.bool_))
         self.unseen.restore(stored["unseen"])
-        for sender, receiver, at_sender, *span in stored["settled"]:
+        for sender, receiver, at_sender, *span in msgpack.unpackb(stored["settled"]):
             self.settled.setdefault((sender, receiver, at_sender), []).append(Span(*span))
+        self._settled_to_us = max((span.end_us for spans in self.settled.values() for span in spans), default=0)
         for name, beyond in (("deliveries", self.deliveries), ("collections", self.collections)):
             for uid, *amount in stored[name]:
                 beyond.setdefault(uid, []).append(Amount(*amount))
+
+    def _packed(self) -> bytes:
+        packed: bytes = msgpack.packb(
+            [
+                [*pair, span.start_us, span.end_us, span.bytes, span.packets]
+                for pair, spans in self.settled.items()
+                for span in spans
+            ]
+        )
+        return packed
 
     def _spans(self, uid: str, *, at_sender: bool) -> Iterator[Amount]:
         """What was counted at the other ends of a pod, of what it received (`at_sender`) or sent."""
@@ -300,7 +319,11 @@ class Once:
 
     def _settled(self, told: Pairs, *, at_sender: bool) -> None:
         """Note what was counted at ends where it does not count."""
+        if not len(told):
+            return
         at_others = self._counted_at_others()
+        self._settled_packed = b""
+        self._settled_to_us = max(self._settled_to_us, int(told.ends.max()))
         bytes_at, packets_at = _TX if at_sender else _RX
         times = told.starts.tolist(), told.ends.tolist()
         for (mine, other, _, counts), start, end in zip(told.entries(), *times, strict=True):
@@ -336,11 +359,13 @@ class Once:
                     del beyond[uid]
         count = sum(map(len, self.settled.values()))
         if count > _MOST_SETTLED:
-            moments = sorted(span.end_us for spans in self.settled.values() for span in spans)
-            oldest = moments[count - _MOST_SETTLED // 2]
-            kept = {pair: [span for span in spans if span.end_us >= oldest] for pair, spans in self.settled.items()}
-            self.settled = {pair: spans for pair, spans in kept.items() if spans}
-            self._at_others = None
+            every = [(pair, span) for pair, spans in self.settled.items() for span in spans]
+            every.sort(key=lambda one: one[1].end_us)
+            self.settled = {}
+            # By number, not by time: all of a session's first second may have one end.
+            for pair, span in every[count - _MOST_SETTLED // 2 :]:
+                self.settled.setdefault(pair, []).append(span)
+            self._at_others, self._settled_packed = None, b""
 
 
 def _note(beyond: dict[str, list[Amount]], uid: str, amount: Amount, *, most: int) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, Protocol
 
 import numpy as np
 
-from services.aggregator.point import Point
 from services.aggregator.sums import Mask, Numbers
 from services.flows.delta import Coverage
 
@@ -17,17 +16,50 @@ PART: Final = 1
 WHOLE: Final = 2
 
 
+class Seen(Protocol):
+    """An observation point, as `Point` describes it."""
+
+    @property
+    def from_us(self) -> int:
+        """Since when all that passed is told."""
+
+    @property
+    def reported_us(self) -> int:
+        """Up to when."""
+
+    @property
+    def gap_from_us(self) -> int:
+        """When the time began that is booked as a gap; 0 where none is."""
+
+    @property
+    def gap_to_us(self) -> int:
+        """When that ended."""
+
+    @property
+    def covered(self) -> Coverage:
+        """How much of its pod's traffic it sees."""
+
+    @property
+    def open(self) -> bool:
+        """Whether its agent may report more of it."""
+
+
 class Sights:
     """The points of some pods. All questions are about entries: `which` is each one's place among the pods."""
 
-    def __init__(self, pods: Sequence[Collection[Point]]) -> None:
+    def __init__(self, first: Numbers, more: Mapping[int, Sequence[Seen]]) -> None:
+        """`first` has a line of columns, as `columns_of` one point, and `more` the further points of pods with several."""
+        self._from, self._reported, self._gap_from, self._gap_to, seen = first.T
+        self._egress, self._ingress, self._open, self._heard = ((seen & bit).astype(np.bool_) for bit in (1, 2, 4, 8))
+        self._more = more
+
+    @classmethod
+    def of(cls, pods: Sequence[Collection[Seen]]) -> Sights:
+        """Of points that are given one by one."""
         # Nearly all pods have one point, so those are columns; the rest are asked one by one.
-        first = [next(iter(points), None) for points in pods]
-        told = np.array([_FRESH if one is None else _told(one) for one in first], np.int64).reshape(-1, len(_FRESH))
-        self._from, self._reported, self._gap_from, self._gap_to, seen = told.T
-        self._egress, self._ingress, self._open = ((seen & bit).astype(np.bool_) for bit in (1, 2, 4))
-        self._heard = np.array([one is not None for one in first], np.bool_)
-        self._more = {at: list(points)[1:] for at, points in enumerate(pods) if len(points) > 1}
+        first = [columns_of(next(iter(points), None)) for points in pods]
+        more = {at: list(points)[1:] for at, points in enumerate(pods) if len(points) > 1}
+        return cls(np.array(first, np.int64).reshape(-1, len(NOBODY)), more)
 
     def seen(self, which: Numbers, starts: Numbers, ends: Numbers, sent: Mask) -> Numbers:
         """How much of what pods sent (else: received) in windows is in the totals as their own.
@@ -69,14 +101,16 @@ class Sights:
         return np.asarray(~self._heard[which])
 
 
-_FRESH: Final = (0, 0, 0, 0, 0)
+NOBODY: Final = (0, 0, 0, 0, 0)
+"""The columns of no point."""
 _SEES: Final = {covered: covered.sees_egress + 2 * covered.sees_ingress for covered in Coverage}
 
 
-def _told(point: Point) -> tuple[int, int, int, int, int]:
-    bits = _SEES[point.measured or point.coverage]
-    if point.detached_us is None and not point.replaced:
-        bits += 4
+def columns_of(point: Seen | None) -> tuple[int, int, int, int, int]:
+    """What of a point is in columns."""
+    if point is None:
+        return NOBODY
+    bits = _SEES[point.covered] + 4 * point.open + 8
     return point.from_us, point.reported_us, point.gap_from_us, point.gap_to_us, bits
 
 

@@ -43,6 +43,7 @@ def changed(totals: Totals, session: Session, at_us: int) -> dict[str, Any]:
     for node in totals.points_changed:
         part.totals += _points(totals, node)
     part.totals += _behind(totals, totals.behind.changed)
+    part.totals += _fields(totals, every=False)
     part.peers = {str(row): pairs for row, pairs in totals.peers.changed()}
     return _change(totals, part, session, totals.history.changed, at_us)
 
@@ -66,6 +67,7 @@ def whole(totals: Totals, session: Session, at_us: int) -> tuple[list[Part], dic
     for node in totals.nodes:
         last.totals += _points(totals, node)
     last.totals += _behind(totals, totals.behind.known)
+    last.totals += _fields(totals, every=True)
     return parts, _change(totals, last, session, set(totals.history), at_us)
 
 
@@ -80,24 +82,21 @@ def session_of(totals: Totals, epoch: int, n: int, started_us: int) -> Session:
         pending_bytes=totals.pending_bytes,
         overlap_bytes=totals.overlap_bytes,
         loss=dict(totals.loss),
+        shards=totals.shards,
     )
 
 
 def restore(totals: Totals, stored: Mapping[bytes, bytes]) -> Session:
     """Fill empty totals from their hash, but for peers and observation points; raises as `traffic`'s codecs."""
     session = traffic.decode_session(stored[SESSION.encode()])
-    totals.cluster, totals.nodes = session.cluster, dict(session.nodes)
+    totals.accounts.counts, totals.nodes = session.cluster, dict(session.nodes)
     totals.loss.update(session.loss)
     for number, value in _numbered(stored):
         row = traffic.decode_row(number, value)
         totals.rows.restore(row, session.started_us)
     books = msgpack.unpackb(stored[_BOOKS.encode()])
-    totals.rows.next_number = books["next_row"]
-    totals.once.restore(books["once"])
-    totals.gap_bytes.restore(books["gap_bytes"])
-    totals.gap_packets.restore(books["gap_packets"])
-    totals.awaited.restore(books.get("awaited", ()))
-    totals.once.overlap_bytes = session.overlap_bytes
+    totals.restore(books, stored)
+    totals.accounts.overlap_bytes = session.overlap_bytes
     return session
 
 
@@ -124,10 +123,7 @@ def _numbered(stored: Mapping[bytes, bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _session_part(totals: Totals, session: Session) -> Part:
-    books = {"next_row": totals.rows.next_number, "once": totals.once.stored()}
-    books["awaited"] = totals.awaited.stored()
-    books |= {"gap_bytes": totals.gap_bytes.stored(), "gap_packets": totals.gap_packets.stored()}
-    return Part([SESSION, traffic.encode_session(session), _BOOKS, msgpack.packb(books)])
+    return Part([SESSION, traffic.encode_session(session), _BOOKS, msgpack.packb(totals.books())])
 
 
 def _points(totals: Totals, node: str) -> Pairs:
@@ -145,6 +141,10 @@ def _behind(totals: Totals, changed: Iterable[Key]) -> Pairs:
     ]
 
 
+def _fields(totals: Totals, *, every: bool) -> Pairs:
+    return [value for pair in totals.stored_fields(every=every).items() for value in pair]
+
+
 def _row(totals: Totals, number: int) -> Pairs:
     return [f"{_ROW}{number}", traffic.encode_row(totals.rows.by_number[number].frozen())]
 
@@ -155,7 +155,7 @@ def _change(totals: Totals, part: Part, session: Session, buckets: set[int], at_
         "position": f"{session.epoch}-{session.n}",
         "totals": part.totals,
         "peers": part.peers,
-        "totals_gone": [f"{_ROW}{number}" for number in totals.rows.removed],
+        "totals_gone": [*(f"{_ROW}{number}" for number in totals.rows.removed), *totals.gone_fields()],
         "peers_gone": [str(number) for number in totals.rows.removed],
         "history": [value for at in buckets for value in (str(at), kept.encoded(at))],
         "history_gone": [str(at) for at in kept.dropped],

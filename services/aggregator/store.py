@@ -18,8 +18,9 @@ from services.aggregator.timeline import Timeline
 from services.aggregator.totals import Totals
 from services.flows import keys, peer_store, traffic
 from services.flows.traffic import TrafficError
+from services.runtime import redis_client
 from services.runtime.clock import Clock
-from services.runtime.errors import PodloxxError
+from services.runtime.errors import PodloxxError, UsageError
 
 _BEFORE_EVERYTHING: Final = b"0-0"
 _ENTRIES_PER_READ: Final = 16, 1000
@@ -59,10 +60,13 @@ class _Unsettled:
 class Store:
     """One shard, as the aggregator that owns it sees it. Raises RedisError where Redis fails."""
 
-    def __init__(self, redis: Redis, names: keys.Keys, lease_ttl_s: float, clock: Clock) -> None:
+    def __init__(
+        self, redis: Redis, names: keys.Keys, lease_ttl_s: float, clock: Clock, timeline: Timeline | None = None
+    ) -> None:
+        """Stores of one process have one `timeline`."""
         self._redis: Any = redis
         self._clock = clock
-        self.timeline = Timeline(clock)
+        self.timeline = timeline or Timeline(clock)
         self._names = names
         self._ttl_ms = int(lease_ttl_s * 1000)
         self._token = b""
@@ -82,6 +86,11 @@ class Store:
         )
 
     @property
+    def shard(self) -> int | str:
+        """Which one."""
+        return self._names.shard
+
+    @property
     def position(self) -> str:
         """The id of the last committed tick; empty before the first commit of an epoch."""
         return f"{self.epoch}-{self.n}" if self.n else ""
@@ -89,8 +98,7 @@ class Store:
     async def now_us(self) -> int:
         """Redis's clock in microseconds."""
         asked_us = self._clock.monotonic_us()
-        seconds, micros = await self._redis.time()
-        now = int(seconds) * 1_000_000 + int(micros)
+        now = await redis_client.now_us(self._redis)
         self.timeline.read(now, asked_us)
         return now
 
@@ -194,6 +202,11 @@ class Store:
                 f"the totals in Redis cannot be read ({error!r}): they are of another version of podloxx, or damaged. "
                 "Use the version that wrote them, or empty that Redis to begin a new session."
             ) from error
+        if session.shards != totals.shards:
+            raise UsageError(
+                f"the session in Redis is divided over {session.shards} shards, and --shards says {totals.shards}: "
+                "give all agents and aggregators that number, or empty that Redis to begin a new session"
+            )
         self.epoch, self.n, self.started_us = session.epoch, session.n, session.started_us
         # After a commit that ended half-way it is an earlier one than the session's.
         self._loaded = stored.get(b"position", b"").decode()

@@ -9,10 +9,9 @@ go on as if there was none.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol, Self, TypeVar
 
-from services.flows.delta import Batch
 from services.runtime.clock import Clock
 
 _SLACK_US: Final = 100_000
@@ -43,6 +42,30 @@ class Offset(NamedTuple):
         return abs(self.us) > _SLACK_US + self.error_us
 
 
+class Timed(Protocol):
+    """What somebody sent, with times by his own machine's clock: a batch, or a letter."""
+
+    @property
+    def machine(self) -> str:
+        """The run of that machine; empty where its times are nobody's clock."""
+
+    @property
+    def offset_us(self) -> int:
+        """From its clock to Redis's."""
+
+    @property
+    def error_us(self) -> int:
+        """How well that is known."""
+
+    @property
+    def last_us(self) -> int:
+        """The latest time in it, in Redis's."""
+
+    def moved(self, step_us: int) -> Self:
+        """The same by a clock that was set."""
+
+
+_T = TypeVar("_T", bound=Timed)
 _NONE: Final = Offset(0, 0)
 
 
@@ -81,7 +104,13 @@ class Timeline:
         """Redis's time without asking, as if steps that no agent has told of had not been."""
         return self._real_now_us() - self._steps[-1].us + self._steps[self._believed].us
 
-    def place(self, batch: Batch, shift: Callable[[int], None]) -> Batch:
+    @property
+    def offset(self) -> Offset:
+        """From our clock to what `about_now_us` tells."""
+        error_us = (self._own or _NONE).error_us
+        return Offset(self.about_now_us() - self.clock.monotonic_us(), error_us)
+
+    def place(self, batch: _T, shift: Callable[[int], None]) -> _T:
         """A batch in its place among all others; before that all is moved with `shift` if it tells of a step."""
         if not batch.machine:
             return batch
@@ -101,7 +130,7 @@ class Timeline:
         while len(self._machines) > _MOST_MACHINES:
             del self._machines[next(iter(self._machines))]
         missed_us = self._steps[self._believed].us - self._steps[at].us
-        return replace(batch, offset_us=batch.offset_us + missed_us) if missed_us else batch
+        return batch.moved(missed_us) if missed_us else batch
 
     def _after(self, set_on: Offset) -> int | None:
         """After which step an agent has read Redis's clock, by how much that was set on for it; None where after none."""
@@ -109,11 +138,10 @@ class Timeline:
         behind = range(self._believed - 1, -1, -1)
         return next((at for at in (*ahead, *behind) if not set_on.minus(self._steps[at]).is_step), None)
 
-    def _latest(self, batch: Batch) -> int:
+    def _latest(self, batch: Timed) -> int:
         """The same for one of whose machine nothing is known: it told of what had been shortly before."""
-        _, end_us = batch.times(batch.windows[-1])
         latest_us = self._real_now_us() + _SLACK_US + batch.error_us
-        ends = ((end_us + self._steps[-1].us - step.us, at) for at, step in enumerate(self._steps))
+        ends = ((batch.last_us + self._steps[-1].us - step.us, at) for at, step in enumerate(self._steps))
         return max((one for one in ends if one[0] <= latest_us), default=(0, len(self._steps) - 1))[1]
 
     def _real_now_us(self) -> int:

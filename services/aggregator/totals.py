@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 
@@ -14,21 +14,22 @@ from services.aggregator.awaited import Awaited
 from services.aggregator.backing import Backing
 from services.aggregator.behind import Behind
 from services.aggregator.booking import Booked, Told, book
+from services.aggregator.cluster_totals import Accounts, ClusterTotals, Missed
 from services.aggregator.coverage import Meters
+from services.aggregator.decisions import Decided
 from services.aggregator.directory import Directory
-from services.aggregator.gaps import Gaps
 from services.aggregator.half_seen import HalfSeen
 from services.aggregator.history import History
+from services.aggregator.letters import Letters
 from services.aggregator.names import Names
-from services.aggregator.once import Once
 from services.aggregator.peers import Peers
 from services.aggregator.point import Gap
 from services.aggregator.rows import Rows as AllRows
 from services.aggregator.sums import table_of
 from services.aggregator.verdicts import Label, Verdicts
-from services.flows.delta import Batch, InterfaceCounters, Window
+from services.flows.delta import Batch, Window
 from services.flows.scope import SCOPES, Rule, Scope
-from services.flows.traffic import ByScope, Counted, NodeReport, Tick, add_scopes, counts_of
+from services.flows.traffic import ByScope, NodeReport, Tick, counts_of
 
 _MOST_AT_ONCE: Final = 1000
 """Windows that are booked together; more would gain nothing."""
@@ -45,54 +46,67 @@ class Totals:
 
     directory: Directory
     peers_per_pod: int
+    shards: int = 1
+    """Over how many shards the nodes are divided."""
+    shard: int = 0
+    """Whose nodes these are."""
     rows: AllRows = field(default_factory=AllRows)
+    names: Names = field(default_factory=Names)
     points: Points = field(init=False)
     meters: Meters = field(init=False)
     verdicts: Verdicts = field(init=False)
     backing: Backing = field(init=False)
     behind: Behind = field(init=False)
     peers: Peers = field(init=False)
-    once: Once = field(init=False)
+    accounts: Accounts = field(init=False)
     awaited: Awaited = field(init=False)
     half_seen: HalfSeen = field(init=False)
-    gap_bytes: Gaps = field(default_factory=Gaps)
-    gap_packets: Gaps = field(default_factory=Gaps)
     history: History = field(default_factory=History)
-    cluster: ByScope = field(default_factory=dict)
     nodes: dict[str, NodeReport] = field(default_factory=dict)
     loss: Counter[str] = field(default_factory=Counter)
-    cluster_changed: ByScope = field(default_factory=dict)
     nodes_changed: set[str] = field(default_factory=set)
     points_changed: set[str] = field(default_factory=set)
     """Nodes whose observation points and coverage must be stored again."""
     loss_changed: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        names = Names()
-        self.points = Points(self.directory, self.rows, names)
+        self.points = Points(self.directory, self.rows, self.names)
         self.meters = Meters(self.points)
-        self.verdicts = Verdicts(self.directory, self.points, names)
-        self.backing = Backing(self.directory, self.points)
+        self.verdicts = Verdicts(self.directory, self.points, self.names)
+        if self.shards == 1:
+            self.backing = Backing(self.directory, self.points)
+            self.accounts = ClusterTotals(self.points, self.names)
+        else:
+            self.backing = Decided(self.directory)
+            self.accounts = Letters(self.points)
         self.peers = Peers(self.verdicts.labels, self.peers_per_pod)
         self.behind = Behind(self.directory, self.verdicts.labels)
-        self.once = Once(self.points, names)
         self.awaited = Awaited(self.directory, self.verdicts)
-        self.half_seen = HalfSeen(self.points, self.verdicts.labels, self.backing, self.once)
+        self.half_seen = HalfSeen(self.points, self.verdicts.labels, self.backing, self.accounts)
+
+    def anew(self) -> Self:
+        """Empty ones of the same nodes."""
+        return type(self)(self.directory, self.peers_per_pod, self.shards, self.shard)
+
+    @property
+    def cluster(self) -> ByScope:
+        """The cluster's totals, as far as they are here."""
+        return self.accounts.counts
 
     @property
     def dirty(self) -> bool:
         """Whether anything changed since the last commit."""
-        return bool(self.rows.dirty or self.cluster_changed or self.nodes_changed or self.loss_changed)
+        return bool(self.rows.dirty or self.accounts.dirty or self.nodes_changed or self.loss_changed)
 
     @property
     def pending_bytes(self) -> int:
         """Bytes of which it is not known yet at which end they count for the cluster, or who is at the other end."""
-        return self.awaited.held_bytes + self.once.held_bytes
+        return self.awaited.held_bytes + self.accounts.pending_bytes
 
     @property
     def overlap_bytes(self) -> int:
         """Bytes that the cluster's totals had from the other end already."""
-        return self.once.overlap_bytes
+        return self.accounts.overlap_bytes
 
     def apply(self, *batches: Batch) -> None:
         """Book batches; each must be the next one of its agent."""
@@ -109,6 +123,7 @@ class Totals:
                 self._book(round_)
                 # An aggregator that was away reads a quarter of an hour at once.
                 forgotten = self.points.forget(end, self.awaited.points())
+                self.accounts.forgotten(forgotten)
                 self.points_changed |= self.meters.forget(forgotten) | {point.node for point in forgotten.values()}
             self.points_changed.add(batch.node)
             if late:
@@ -148,7 +163,7 @@ class Totals:
         released = [Told(batch, batch.windows[0], batch.windows[0].flows) for batch in self.awaited.release(now_us)]
         for at in range(0, len(released), _MOST_AT_ONCE):
             self._book_all(released[at : at + _MOST_AT_ONCE])
-        self._add_cluster(self.once.settle(now_us))
+        self.accounts.settle(now_us)
 
     def shift(self, step_us: int) -> None:
         """Redis's clock was set: all that is known of moments moves with it.
@@ -156,8 +171,8 @@ class Totals:
         What is only shown of them (since when there is a row, or traffic with a peer) stays as it was told.
         """
         self.directory.shift(step_us)
-        parts: Sequence[_Timed] = (self.points, self.meters, self.once, self.awaited, self.backing, self.behind)
-        for part in (*parts, self.gap_bytes, self.gap_packets, self.history):
+        parts: Sequence[_Timed] = (self.points, self.meters, self.accounts, self.awaited, self.backing, self.behind)
+        for part in (*parts, self.history):
             part.shift(step_us)
         self.verdicts.forget()
         for name, one in self.nodes.items():
@@ -169,7 +184,7 @@ class Totals:
     def follow_moves(self) -> None:
         """Bring everything that names rows up to date with rows that were renamed or merged."""
         for moved in self.rows.take_moved():
-            self.once.rename(moved.uid, moved.new_uid)
+            self.accounts.rename(moved.uid, moved.new_uid)
             if moved.number != moved.into:
                 self.peers.merge(moved.number, moved.into)
                 self.history.merge(moved.number, moved.into)
@@ -189,11 +204,29 @@ class Totals:
             identities={number: self.rows.by_number[number].identity for number in self.rows.identities},
             removed=tuple(sorted(self.rows.removed)),
             nodes=tuple(self.nodes[name] for name in sorted(self.nodes_changed)),
-            cluster=self.cluster_changed,
+            cluster=self.accounts.changed,
             pending_bytes=self.pending_bytes,
             overlap_bytes=self.overlap_bytes,
             loss=dict(self.loss_changed),
         )
+
+    def books(self) -> dict[str, Any]:
+        """What must be known besides to go on, as plain values, for the store."""
+        return {"next_row": self.rows.next_number, "awaited": self.awaited.stored(), **self.accounts.stored()}
+
+    def restore(self, books: dict[str, Any], fields: Mapping[bytes, bytes]) -> None:
+        """Take what `books` and `stored_fields` gave."""
+        self.rows.next_number = books["next_row"]
+        self.accounts.restore(books, fields)
+        self.awaited.restore(books.get("awaited", ()))
+
+    def stored_fields(self, *, every: bool) -> dict[str, bytes]:
+        """What has fields of its own in the store: those that must be written, or all."""
+        return self.accounts.stored_fields(every=every)
+
+    def gone_fields(self) -> list[str]:
+        """Which of these must not be there any more."""
+        return self.accounts.gone_fields()
 
     def committed(self) -> None:
         """Forget what changed: it is in the store."""
@@ -201,7 +234,7 @@ class Totals:
         self.peers.committed()
         self.history.committed()
         self.behind.committed()
-        self.cluster_changed = {}
+        self.accounts.committed()
         self.nodes_changed = set()
         self.points_changed = set()
         self.loss_changed = Counter()
@@ -226,6 +259,7 @@ class Totals:
         round_.clear()
         if told:
             self.meters.take([(one.batch, one.window) for one in told])
+            self.accounts.sighted(told)
             self.verdicts.refresh()
             self._book_all(self.awaited.hold(told))
 
@@ -248,18 +282,8 @@ class Totals:
 
     def _count_once(self, booked: Booked) -> None:
         """Add what was booked to the cluster's totals, each byte at one of its ends."""
-        self._add_cluster(booked.alone())
-        served = booked.with_services()
-        self._add_cluster(served.where(self.once.ask(served)).by_scope())
-        pairs, counted = booked.between()
-        there = counted == Counted.THERE
-        self.once.receive(pairs.where(there).one_way("tx"), at_sender=True)
-        sent = pairs.where(~there).one_way("tx")
-        self._add_cluster(sent.where(self.once.send(sent)).by_scope())
-        here = counted == Counted.HERE
-        self.once.receive(pairs.where(~here).one_way("rx"))
-        received = pairs.where(here).one_way("rx")
-        self._add_cluster(received.where(self.once.collect(received)).by_scope())
+        self.accounts.add(booked.alone())
+        self.accounts.exchange(booked.with_services(), *booked.between())
 
     def _book_gap(self, gap: Gap, start_us: int, end_us: int) -> None:
         """Book what was missed before a window."""
@@ -271,25 +295,9 @@ class Totals:
         self.history.add(np.array([row]), unknown, np.array([gap.end_us]), table_of([counts]))
         seen = gap.counters
         self.lose("agent-gap", seen.tx_packets + seen.rx_packets)
-        if self.backing.may_be_at_clients(self.points.known[gap.key].addresses, start_us, end_us):
-            self.once.overlap_bytes += seen.tx_bytes + seen.rx_bytes
-            return
+        at_clients = self.backing.may_be_at_clients(self.points.known[gap.key].addresses, start_us, end_us)
         uid = self.rows.by_number[row].identity.uid
-        sent, got = self.once.counted_elsewhere(uid, gap.start_us, gap.end_us)
-        times = gap.start_us, gap.end_us
-        tx_bytes, rx_bytes = self.gap_bytes.add(
-            *times, max(0, seen.tx_bytes - sent.bytes), max(0, seen.rx_bytes - got.bytes)
-        )
-        tx_packets, rx_packets = self.gap_packets.add(
-            *times, max(0, seen.tx_packets - sent.packets), max(0, seen.rx_packets - got.packets)
-        )
-        self.once.overlap_bytes += seen.tx_bytes - tx_bytes + seen.rx_bytes - rx_bytes
-        left = InterfaceCounters(tx_bytes, tx_packets, rx_bytes, rx_packets)
-        self._add_cluster({Scope.UNKNOWN: counts_of(left)})
-
-    def _add_cluster(self, added: ByScope) -> None:
-        add_scopes(self.cluster, added)
-        add_scopes(self.cluster_changed, added)
+        self.accounts.miss(Missed(uid, gap.start_us, gap.end_us, seen, at_clients))
 
 
 def _without(window: Window, attachments: set[int]) -> Window:

@@ -19,7 +19,6 @@ from services.api.peers import PeerReader
 from services.api.reader import Reader
 from services.api.routes import Asked, Routes
 from services.api.timeline import TimelineReader
-from services.flows import keys
 from services.runtime import garbage, redis_client
 from services.runtime.clock import SystemClock
 from services.runtime.errors import PodloxxError, PrivilegeError, UsageError
@@ -43,11 +42,10 @@ async def run(settings: ApiSettings, stop: Stop) -> None:
     guard = Guard(settings)
     heartbeat = Heartbeat(settings.heartbeat_file)
     redis = redis_client.connect(settings)
-    names = keys.Keys()
-    reader = Reader(redis, names, SystemClock(), Path(settings.way_file) if settings.way_file else None)
-    peers = PeerReader(redis, names, lambda: reader.mirror)
+    reader = Reader(redis, SystemClock(), Path(settings.way_file) if settings.way_file else None)
+    peers = PeerReader(redis, reader)
     hub = Hub(reader, peers, settings.max_clients)
-    asked = Asked(peers, CoverageReader(redis, names, lambda: reader.mirror), TimelineReader(redis, names))
+    asked = Asked(peers, CoverageReader(redis, reader), TimelineReader(redis, reader))
     runner = _runner(guard, Routes(reader, asked, hub, settings.flow_window_s), hub)
     await runner.setup()
     try:

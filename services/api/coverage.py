@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from services.api.mirror import Mirror
+from services.api.reader import Reader
 from services.flows import coverage, keys
 from services.flows.coverage import CoverageError, NodeCoverage
 from services.runtime.redis_client import StoreError, translating
@@ -24,17 +24,16 @@ Found = dict[str, NodeCoverage]
 class CoverageReader:
     """Whoever asks while somebody reads gets what is read for both."""
 
-    def __init__(self, redis: Redis, names: keys.Keys, mirror: Callable[[], Mirror | None]) -> None:
+    def __init__(self, redis: Redis, read: Reader) -> None:
         self._redis: Any = redis
-        self._names = names
-        self._mirror = mirror
+        self._read_by = read
         self._known: Found = {}
         self._known_at: tuple[int, int] | None = None
         self._reading: asyncio.Future[Found] | None = None
 
     async def nodes(self) -> Found:
         """What is known by node, those of which nothing is left out; raises StoreError."""
-        mirror = self._mirror()
+        mirror = self._read_by.mirror
         if mirror is None:
             return {}
         at = mirror.epoch, mirror.n
@@ -61,17 +60,27 @@ class CoverageReader:
             names = nodes[start : start + _NODES_PER_READ]
             for name, raw in zip(names, await self._fetch(names), strict=True):
                 if raw is not None:
-                    found[name] = _decoded(raw)
+                    found[name] = self._numbered(_decoded(raw))
                 # Hundreds of nodes take a while; others are to be answered meanwhile.
                 await asyncio.sleep(0)
         return found
 
+    def _numbered(self, one: NodeCoverage) -> NodeCoverage:
+        """The same with rows' numbers as the mirror has them."""
+        shards = self._read_by.shards
+        if shards.count == 1:
+            return one
+        names = shards.of_node(one.node)
+        interfaces = tuple(replace(each, row=shards.number(names, each.row)) for each in one.interfaces)
+        return replace(one, interfaces=interfaces)
+
     async def _fetch(self, nodes: list[str]) -> list[bytes | None]:
         with translating("reading the coverage of nodes"):
             try:
-                async with asyncio.timeout(_ANSWER_S):
-                    fields = [f"{keys.COVERAGE}{node}" for node in nodes]
-                    found: list[bytes | None] = await self._redis.hmget(self._names.totals, fields)
+                async with asyncio.timeout(_ANSWER_S), self._redis.pipeline(transaction=False) as pipe:
+                    for node in nodes:
+                        pipe.hget(self._read_by.shards.of_node(node).totals, f"{keys.COVERAGE}{node}")
+                    found: list[bytes | None] = await pipe.execute()
                     return found
             except TimeoutError:
                 raise StoreError("reading the coverage of nodes: Redis does not answer") from None

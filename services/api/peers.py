@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgpack
 from redis.asyncio import Redis
 
 from services.api.mirror import Mirror
+from services.api.reader import Reader
 from services.flows import keys, peer_store
 from services.flows.traffic import Peer, TrafficError
 from services.runtime.redis_client import StoreError, translating
@@ -31,10 +32,9 @@ _Request = tuple[tuple[int, ...], asyncio.Future[Found]]
 class PeerReader:
     """One task reads, all others ask it: so no row is read twice at a time, over one connection."""
 
-    def __init__(self, redis: Redis, names: keys.Keys, mirror: Callable[[], Mirror | None]) -> None:
+    def __init__(self, redis: Redis, read: Reader) -> None:
         self._redis: Any = redis
-        self._names = names
-        self._mirror = mirror
+        self._read_by = read
         self._requests: asyncio.Queue[_Request] = asyncio.Queue(_WAITING)
         self._known: dict[int, tuple[int, tuple[Peer, ...]]] = {}
         self._known_of: Mirror | None = None
@@ -58,13 +58,19 @@ class PeerReader:
             return {}
         with translating("reading what is behind Services"):
             try:
-                async with asyncio.timeout(_ANSWER_S):
-                    found = await self._redis.hmget(self._names.totals, fields)
+                async with asyncio.timeout(_ANSWER_S), self._redis.pipeline(transaction=False) as pipe:
+                    for names in self._read_by.shards.all:
+                        pipe.hmget(names.totals, fields)
+                    told: list[list[bytes | None]] = await pipe.execute()
             except TimeoutError:
                 raise StoreError("reading what is behind Services: Redis does not answer") from None
         try:
+            # Each shard that knows a Service knows all that may be behind it.
             return {
-                name: tuple(msgpack.unpackb(raw)) for name, raw in zip(fields, found, strict=True) if raw is not None
+                name: tuple(msgpack.unpackb(raw))
+                for found in told
+                for name, raw in zip(fields, found, strict=True)
+                if raw is not None
             }
         except (ValueError, TypeError) as error:
             raise StoreError(f"what is behind Services in Redis cannot be read: {error}") from error
@@ -90,7 +96,7 @@ class PeerReader:
                     answer.set_result(found)
 
     async def _read(self, rows: tuple[int, ...]) -> Found:
-        mirror = self._mirror()
+        mirror = self._read_by.mirror
         if mirror is None or mirror is not self._known_of:
             self._known.clear()
             self._known_of = mirror
@@ -115,7 +121,8 @@ class PeerReader:
             try:
                 async with asyncio.timeout(_ANSWER_S), self._redis.pipeline(transaction=False) as pipe:
                     for number in numbers:
-                        pipe.hgetall(self._names.peers(number))
+                        names, row = self._read_by.shards.of_row(number)
+                        pipe.hgetall(names.peers(row))
                     found: list[dict[bytes, bytes]] = await pipe.execute()
                     return found
             except TimeoutError:

@@ -1,4 +1,4 @@
-"""Follows one shard in Redis and keeps a mirror of it."""
+"""Follows all shards in Redis and keeps a mirror of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from services.api.mirror import GapError, Mirror
+from services.api.shards import Shards, Stored
 from services.flows import history, keys, traffic
-from services.flows.traffic import TrafficError
+from services.flows.traffic import Tick, TrafficError
+from services.runtime import redis_client
 from services.runtime.clock import Clock
 from services.runtime.log import get_logger
 from services.runtime.redis_client import StoreError, translating
@@ -33,16 +35,21 @@ _LOST: Final = "Redis was emptied: what is shown is what it held before"
 class Reader:
     """The only one that follows Redis in the API; it reads and never writes."""
 
-    def __init__(self, redis: Redis, names: keys.Keys, clock: Clock, way: Path | None = None) -> None:
+    def __init__(self, redis: Redis, clock: Clock, way: Path | None = None) -> None:
         """`way` is a file in which whoever keeps the way to Redis open says why it is not."""
         self._redis: Any = redis
         self._way = way
-        self._names = names
         self._clock = clock
         self._answered_us = 0
         self._clock_read_us = 0
         self._why = "Redis has not answered yet"
         self._current = False
+        self._positions: dict[keys.Keys, tuple[int, int]] = {}
+        """Epoch and number of the tick of each shard that was applied last."""
+        self._reads: dict[keys.Keys, asyncio.Task[list[Tick] | Exception]] = {}
+        self._failing: dict[keys.Keys, Exception] = {}
+        """By shard what its last read met."""
+        self.shards = Shards()
         self.mirror: Mirror | None = None
         """What was read last; it stays when Redis goes, until another session is there."""
 
@@ -68,6 +75,13 @@ class Reader:
 
     async def follow(self, stop: Stop, on_change: Callable[[], None]) -> None:
         """Keep the mirror current until `stop`; `on_change` is called after every change."""
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                await self._follow(tasks, stop, on_change)
+            finally:
+                self._end_reads()
+
+    async def _follow(self, tasks: asyncio.TaskGroup, stop: Stop, on_change: Callable[[], None]) -> None:
         while not stop.requested:
             try:
                 if not self._current:
@@ -75,11 +89,12 @@ class Reader:
                     on_change()
                 if not self._current:
                     await stop.sleep(_RETRY_S)
-                elif await self._step():
+                elif await self._step(tasks):
                     on_change()
             except GapError:
                 _log.info("totals-read-again", reason="a tick is missing, or the epoch changed")
                 self._current = False
+                self._end_reads()
             except (StoreError, TrafficError) as error:
                 if str(error) != self._why:
                     _log.warning("store-unreadable", error=str(error))
@@ -89,55 +104,117 @@ class Reader:
 
     async def _load(self) -> bool:
         """Read everything; False where there is no session."""
-        with translating("reading the totals"):
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hgetall(self._names.totals)
-                pipe.xrange(self._names.ticks)
-                pipe.hgetall(self._names.history)
-                pipe.time()
-                stored, ticks, buckets, (seconds, micros) = await pipe.execute()
-        self._answered()
-        if b"session" not in stored:
+        self._end_reads()
+        shards, parts = Shards(), dict[keys.Keys, Stored]()
+        first, now_us = await self._stored(shards.all[0])
+        if first is None:
             self._why = _NO_SESSION if self.mirror is None else _LOST
             return False
-        session = traffic.decode_session(stored[b"session"])
-        rows = [traffic.decode_row(int(name[4:]), value) for name, value in stored.items() if name.startswith(b"row:")]
-        mirror = Mirror.of(self._clock, session, rows, int(seconds) * 1_000_000 + int(micros))
-        mirror.take_history({int(number): history.decode(value) for number, value in buckets.items()})
-        for _, entry in ticks:
-            mirror.recall(traffic.decode_tick(entry[keys.FIELD_TICK]))
+        shards.count = first.session.shards
+        for names in shards.all:
+            part, now_us = (first, now_us) if not parts else await self._stored(names)
+            if part is None:
+                self._why = f"no aggregator has begun shard {names.shard} of {shards.count}"
+                return False
+            if part.session.shards != shards.count:
+                self._why = f"shard {names.shard} is one of {part.session.shards}, and shard 0 one of {shards.count}"
+                return False
+            parts[names] = part
+        whole = shards.together(parts)
+        mirror = Mirror.of(self._clock, whole.session, whole.rows, now_us)
+        mirror.take_history(whole.buckets)
+        for tick in whole.ticks:
+            mirror.recall(tick)
             # Two minutes of a large cluster take seconds; probes are to be answered meanwhile.
             await asyncio.sleep(0)
-        self.mirror, self._why = mirror, ""
-        _log.info("totals-read", epoch=session.epoch, n=session.n, rows=len(rows), ticks=len(ticks))
+        self.mirror, self.shards, self._why = mirror, shards, ""
+        self._positions = {names: (part.session.epoch, part.session.n) for names, part in parts.items()}
+        n, rows = whole.session.n, len(whole.rows)
+        _log.info("totals-read", epoch=whole.session.epoch, n=n, rows=rows, ticks=len(whole.ticks))
         return True
 
-    async def _step(self) -> bool:
+    async def _stored(self, names: keys.Keys) -> tuple[Stored | None, int]:
+        """What a shard has in Redis, None where nothing; and Redis's time."""
+        with translating("reading the totals"):
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hgetall(names.totals)
+                pipe.xrange(names.ticks)
+                pipe.hgetall(names.history)
+                stored, entries, buckets = await pipe.execute()
+            now_us = await redis_client.now_us(self._redis)
+        self._answered()
+        if b"session" not in stored:
+            return None, now_us
+        rows = [traffic.decode_row(int(name[4:]), value) for name, value in stored.items() if name.startswith(b"row:")]
+        ticks = []
+        for _, entry in entries:
+            ticks.append(traffic.decode_tick(entry[keys.FIELD_TICK]))
+            await asyncio.sleep(0)
+        passed = {int(number): history.decode(value) for number, value in buckets.items()}
+        return Stored(traffic.decode_session(stored[b"session"]), rows, ticks, passed), now_us
+
+    async def _step(self, tasks: asyncio.TaskGroup) -> bool:
         """Apply the ticks that follow; False where there were none within a second."""
         mirror = self.mirror
         assert mirror is not None, "a current mirror is there"
-        with translating("following the totals"):
-            found = await self._redis.xread({self._names.ticks: mirror.tick_id}, count=_TICKS_PER_READ, block=_BLOCK_MS)
+        for names in self.shards.all:
+            if names not in self._reads:
+                self._reads[names] = tasks.create_task(self._next(names), name=f"ticks-{names.shard}")
+        # Each of several shards has ticks when its own aggregator commits.
+        await asyncio.wait(self._reads.values(), return_when=asyncio.FIRST_COMPLETED)
+        found = []
+        for names in [names for names, read in self._reads.items() if read.done()]:
+            told = self._reads.pop(names).result()
+            if isinstance(told, Exception):
+                self._failing[names] = told
+            else:
+                self._failing.pop(names, None)
+                found += [(names, tick) for tick in told]
+        with translating("reading the clock"):
             await self._read_clock(mirror)
-            # A new epoch may have a smaller number than ours, which a read from our cursor never shows.
-            last = [] if found else await self._redis.xrevrange(self._names.ticks, count=1)
-        self._answered()
-        if not found:
-            if not last or traffic.parse_tick_id(last[0][0].decode()) < (mirror.epoch, mirror.n):
+        for names, tick in sorted(found, key=lambda one: one[1].at_us) if self.shards.count > 1 else found:
+            epoch, n = self._positions[names]
+            if (tick.epoch, tick.n) != (epoch, n + 1):
                 raise GapError
-            self._why = ""
-            return False
-        for _, entry in found[0][1]:
-            mirror.apply(traffic.decode_tick(entry[keys.FIELD_TICK]))
+            self._positions[names] = tick.epoch, tick.n
+            mirror.apply(self.shards.tick(names, tick, mirror.epoch, mirror.n + 1))
             # A long queue must not keep requests waiting.
             await asyncio.sleep(0)
+        # Others are followed all the same where one cannot be.
+        for failed in self._failing.values():
+            raise failed
         self._why = ""
-        return True
+        return bool(found)
+
+    async def _next(self, names: keys.Keys) -> list[Tick] | Exception:
+        """The ticks of a shard behind those that were applied, none where there were none within a second; or what failed."""
+        try:
+            return await self._after(names)
+        except (GapError, StoreError, TrafficError) as error:
+            return error
+
+    async def _after(self, names: keys.Keys) -> list[Tick]:
+        epoch, n = self._positions[names]
+        with translating("following the totals"):
+            found = await self._redis.xread({names.ticks: f"{epoch}-{n}"}, count=_TICKS_PER_READ, block=_BLOCK_MS)
+            # A new epoch may have a smaller number than ours, which a read from our cursor never shows.
+            last = [] if found else await self._redis.xrevrange(names.ticks, count=1)
+        self._answered()
+        if found:
+            return [traffic.decode_tick(entry[keys.FIELD_TICK]) for _, entry in found[0][1]]
+        if not last or traffic.parse_tick_id(last[0][0].decode()) < (epoch, n):
+            raise GapError
+        return []
+
+    def _end_reads(self) -> None:
+        for read in self._reads.values():
+            read.cancel()
+        self._reads.clear()
+        self._failing.clear()
 
     async def _read_clock(self, mirror: Mirror) -> None:
         if self._clock.monotonic_us() - self._clock_read_us > _CLOCK_US:
-            seconds, micros = await self._redis.time()
-            mirror.set_now(int(seconds) * 1_000_000 + int(micros))
+            mirror.set_now(await redis_client.now_us(self._redis))
             self._clock_read_us = self._clock.monotonic_us()
 
     def _answered(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -12,8 +13,10 @@ from redis.asyncio import Redis
 from services.api import destinations
 from services.api.counters import columns_of
 from services.api.mirror import Mirror
+from services.api.reader import Reader
+from services.api.shards import Bucket
 from services.api.views import rfc3339
-from services.flows import history, keys
+from services.flows import history
 from services.flows.history import Passed
 from services.flows.keys import HISTORY_BUCKET_S, HISTORY_BUCKETS
 from services.flows.scope import Column, Scope
@@ -27,7 +30,6 @@ MOST_SERIES: Final = 1000
 """Series in an answer; those with fewer bytes are added up as `others`."""
 OTHERS: Final = ":others"
 
-Bucket = Mapping[int, Mapping[Scope, Passed]]
 Part = tuple[str, int, int]
 """A series, and what was sent and received of it."""
 Group = Callable[[Mirror, int, Scope, Passed], Iterable[Part]]
@@ -62,9 +64,9 @@ GROUPS: Final[Mapping[str, Group]] = {
 class TimelineReader:
     """Reads the buckets of a range."""
 
-    def __init__(self, redis: Redis, names: keys.Keys) -> None:
+    def __init__(self, redis: Redis, read: Reader) -> None:
         self._redis: Any = redis
-        self._names = names
+        self._read_by = read
 
     async def timeline(self, mirror: Mirror, by: str, from_s: float | None, to_s: float | None) -> dict[str, Any]:
         """In steps of 5 s; a time that is not given is the oldest or the newest there is. Raises StoreError."""
@@ -119,14 +121,21 @@ class TimelineReader:
             return []
         with translating("reading the history"):
             try:
-                async with asyncio.timeout(_ANSWER_S):
-                    found = await self._redis.hmget(self._names.history, [str(number) for number in numbers])
+                async with asyncio.timeout(_ANSWER_S), self._redis.pipeline(transaction=False) as pipe:
+                    shards = self._read_by.shards
+                    for names in shards.all:
+                        pipe.hmget(names.history, [str(number) for number in numbers])
+                    told: list[list[bytes | None]] = await pipe.execute()
             except TimeoutError:
                 raise StoreError("reading the history: Redis does not answer") from None
         try:
-            return [{} if raw is None else history.decode(raw) for raw in found]
+            parts = [
+                [{} if raw is None else shards.rows(names, history.decode(raw)) for raw in found]
+                for names, found in zip(shards.all, told, strict=True)
+            ]
         except TrafficError as error:
             raise StoreError(f"the history in Redis cannot be read: {error}") from error
+        return [dict(ChainMap(*map(dict, found))) for found in zip(*parts, strict=True)]
 
 
 def _buckets(mirror: Mirror, from_s: float | None, to_s: float | None) -> range:

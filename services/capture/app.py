@@ -42,7 +42,8 @@ async def run(settings: CaptureSettings, stop: Stop) -> None:
     redis = redis_client.connect(settings)
     files = settings.capture == "pcap"
     origin = Origin(settings.node, secrets.token_hex(8), kernel_run(), own_time=files)
-    publisher = Publisher(redis, keys.Keys(), origin, settings.batch_rows, clock)
+    names = keys.Keys(keys.shard_of(settings.node, settings.shards))
+    publisher = Publisher(redis, names, origin, settings.batch_rows, clock)
     heartbeat = Heartbeat(settings.heartbeat_file)
     try:
         if files:

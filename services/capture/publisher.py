@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from services.flows import keys, wire
-from services.flows.delivery import NOTHING_READ, Frozen, Outbox, StreamId
+from services.flows.delivery import NOTHING_READ, Frozen, Outbox, stream_id
 from services.flows.delta import Batch, Window
+from services.runtime import redis_client
 from services.runtime.clock import Clock
 from services.runtime.log import get_logger
 
@@ -120,17 +121,15 @@ class Publisher:
 
     async def _confirm(self) -> None:
         before = self._clock.monotonic_us()
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.time()
-            pipe.hmget(self._names.applied, [self._origin.boot, keys.APPLIED_CURSOR])
-            (seconds, micros), (applied, cursor) = await pipe.execute()
+        redis_us = await redis_client.now_us(self._redis)
         after = self._clock.monotonic_us()
         middle = (before + after) // 2
-        redis_us = int(seconds) * 1_000_000 + int(micros)
         self._sampled(ClockSample(middle, redis_us - middle, (after - before) // 2))
+        told: Any = self._redis.hmget(self._names.applied, [self._origin.boot, keys.APPLIED_CURSOR])
+        applied, cursor = await told
         if applied is not None:
             self._outbox.confirm(int(applied))
-        self._outbox.read(_stream_id(cursor) if isinstance(cursor, bytes) else NOTHING_READ)
+        self._outbox.read(stream_id(cursor) if isinstance(cursor, bytes) else NOTHING_READ)
 
     def _sampled(self, sample: ClockSample) -> None:
         if self._samples and not sample.agrees(self._samples[-1]):
@@ -148,7 +147,7 @@ class Publisher:
         }
         entry = await self._redis.xadd(self._names.flows, fields)
         assert isinstance(entry, bytes)
-        self._outbox.arrived(batch, _stream_id(entry))
+        self._outbox.arrived(batch, stream_id(entry))
 
     def _encode(self, seq: int, windows: tuple[Window, ...]) -> bytes:
         now = self._clock.monotonic_us()
@@ -166,8 +165,3 @@ class Publisher:
                 machine=self._origin.machine,
             )
         )
-
-
-def _stream_id(entry: bytes) -> StreamId:
-    milliseconds, _, number = entry.partition(b"-")
-    return int(milliseconds), int(number or 0)

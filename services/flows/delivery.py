@@ -25,6 +25,12 @@ _MOST_ROWS: Final = BATCH_BYTES // _ROW_BYTES - 500
 """Rows, attachments among them, of the largest batch that is accepted; what is left is for what windows have besides."""
 
 
+def stream_id(entry: bytes) -> StreamId:
+    """The id of an entry as Redis writes it."""
+    milliseconds, _, number = entry.partition(b"-")
+    return int(milliseconds), int(number or 0)
+
+
 class Verdict(Enum):
     """What the aggregator does with a batch."""
 
@@ -75,38 +81,15 @@ class Frozen:
     payload: bytes
 
 
-@dataclass(slots=True)
-class Outbox:
-    """An agent's batches between capture and confirmation.
+class Sent:
+    """Frozen batches until they are confirmed, and which of them are to be sent again."""
 
-    `encode` turns windows and a number into the bytes of a batch; it is called once per number.
-    Bounded: `FROZEN_BATCHES` of at most `batch_rows` flows each, then `SUB_WINDOWS` windows with
-    at most twice as many flows together, an attachment counting as some flows. What exceeds that
-    merges, then folds; sums stay right.
-    """
-
-    encode: Callable[[int, tuple[Window, ...]], bytes]
-    batch_rows: int
-    frozen: deque[Frozen] = field(default_factory=deque)
-    waiting: list[Window] = field(default_factory=list)
-    confirmed: int = 0
-    _next: int = 1
-    _entries: dict[int, StreamId] = field(default_factory=dict)
-    """Where the frozen batches lie in the stream, as far as that is sure."""
-    _read_to: StreamId = NOTHING_READ
-
-    def add(self, window: Window) -> None:
-        """Take a window that was never sent."""
-        self.waiting.append(self._folded(window))
-        if len(self.frozen) >= FROZEN_BATCHES and len(self.waiting) > 1:
-            earlier, later = self.waiting[-2:]
-            if later.end_us - earlier.start_us <= SUB_WINDOW_US:
-                self._coalesce(len(self.waiting) - 2)
-        while len(self.waiting) > SUB_WINDOWS or (
-            len(self.waiting) > 1 and sum(map(_rows, self.waiting)) > 2 * self.batch_rows
-        ):
-            spans = [b.end_us - a.start_us for a, b in pairwise(self.waiting)]
-            self._coalesce(spans.index(min(spans)))
+    def __init__(self) -> None:
+        self.frozen: deque[Frozen] = deque()
+        self.confirmed = 0
+        self._entries: dict[int, StreamId] = {}
+        """Where the frozen batches lie in the stream, as far as that is sure."""
+        self._read_to = NOTHING_READ
 
     def confirm(self, applied: int) -> None:
         """Forget every batch up to `applied`, which the aggregator has in its totals."""
@@ -142,6 +125,38 @@ class Outbox:
     def arrived(self, batch: Frozen, entry: StreamId) -> None:
         """Note that a batch lies in the stream under this id."""
         self._entries[batch.seq] = entry
+
+
+@dataclass
+class Outbox(Sent):
+    """An agent's batches between capture and confirmation.
+
+    `encode` turns windows and a number into the bytes of a batch; it is called once per number.
+    Bounded: `FROZEN_BATCHES` of at most `batch_rows` flows each, then `SUB_WINDOWS` windows with
+    at most twice as many flows together, an attachment counting as some flows. What exceeds that
+    merges, then folds; sums stay right.
+    """
+
+    encode: Callable[[int, tuple[Window, ...]], bytes]
+    batch_rows: int
+    waiting: list[Window] = field(default_factory=list)
+    _next: int = 1
+
+    def __post_init__(self) -> None:
+        Sent.__init__(self)
+
+    def add(self, window: Window) -> None:
+        """Take a window that was never sent."""
+        self.waiting.append(self._folded(window))
+        if len(self.frozen) >= FROZEN_BATCHES and len(self.waiting) > 1:
+            earlier, later = self.waiting[-2:]
+            if later.end_us - earlier.start_us <= SUB_WINDOW_US:
+                self._coalesce(len(self.waiting) - 2)
+        while len(self.waiting) > SUB_WINDOWS or (
+            len(self.waiting) > 1 and sum(map(_rows, self.waiting)) > 2 * self.batch_rows
+        ):
+            spans = [b.end_us - a.start_us for a, b in pairwise(self.waiting)]
+            self._coalesce(spans.index(min(spans)))
 
     def freeze(self) -> Frozen | None:
         """Number and encode what waits and fits; None where nothing waits or enough is frozen."""

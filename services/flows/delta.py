@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
@@ -228,6 +228,15 @@ class Batch:
     windows: tuple[Window, ...]
     gauges: Mapping[str, float] = field(default_factory=dict)
     machine: str = ""
+
+    @property
+    def last_us(self) -> int:
+        """The end of its last window in Redis time."""
+        return self.times(self.windows[-1])[1]
+
+    def moved(self, step_us: int) -> Batch:
+        """The same by a clock that was set."""
+        return replace(self, offset_us=self.offset_us + step_us)
 
     def times(self, window: Window) -> tuple[int, int]:
         """Start and end of one of its windows in Redis time."""

@@ -6,6 +6,7 @@ Cluster keeps them on one node.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,15 +37,24 @@ APPLIED_CURSOR: Final = b"cursor"
 COVERAGE: Final = "coverage:"
 BEHIND: Final = frozenset(("service", "node"))
 """What pods may be behind of; which ones they are is in the totals."""
+DECISIONS: Final = "decisions"
+"""Field of the ledger's totals: its session, and at which ends Services count."""
 # The one field of an entry in the stream of ticks.
 FIELD_TICK: Final = b"tick"
+LEDGER: Final = "cluster"
+"""The shard that has no nodes, but the cluster's totals of all others; there is none where one shard has all nodes."""
+
+
+def shard_of(node: str, shards: int) -> int:
+    """The shard, of so many, in which a node's agent publishes."""
+    return zlib.crc32(node.encode()) % shards
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The names of one shard's keys; today there is one shard (docs/scale.md)."""
+    """The names of one shard's keys: of a number, or of `LEDGER`."""
 
-    shard: int = 0
+    shard: int | str = 0
 
     @property
     def _tag(self) -> str:

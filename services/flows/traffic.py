@@ -35,11 +35,8 @@ ROW_COUNTERS: Final = (
     "tx_ingress_bytes",
     "rx_ingress_bytes",
 )
-"""Counters of a pod and scope, from the pod's view.
-
-`other_bytes` are the part of `bytes` that is neither TCP nor UDP; `ingress_bytes` the TCP and
-UDP part that came through an ingress controller or load balancer (`via: ingress`).
-"""
+"""Counters of a pod and scope, from the pod's view. `other_bytes` are the part of `bytes` that is neither TCP nor UDP;
+`ingress_bytes` the TCP and UDP part that came through an ingress controller or load balancer (`via: ingress`)."""
 
 VIA_INGRESS: Final = "ingress"
 Counts = list[int]
@@ -123,6 +120,8 @@ class Session:
     pending_bytes: int = 0
     overlap_bytes: int = 0
     loss: Mapping[str, int] = field(default_factory=dict)
+    shards: int = 1
+    """Over how many shards nodes are divided; each one's totals have its own alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +316,7 @@ def encode_session(session: Session) -> bytes:
         "pending": session.pending_bytes,
         "overlap": session.overlap_bytes,
         "loss": dict(session.loss),
+        "shards": session.shards,
     }
     return pack(raw)
 
@@ -334,6 +334,7 @@ def decode_session(data: bytes) -> Session:
             pending_bytes=raw["pending"],
             overlap_bytes=raw["overlap"],
             loss=raw["loss"],
+            shards=raw.get("shards", 1),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise TrafficError(f"not a session of version {VERSION}: {error!r}") from error

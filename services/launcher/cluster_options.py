@@ -22,6 +22,7 @@ from services.launcher.top import SORTS
 from services.launcher.top_live import Asked
 from services.runtime.errors import UsageError
 from services.runtime.findings import as_json, as_lines, is_fine
+from services.runtime.settings import MOST_SHARDS
 
 COMMANDS: Final = ("start", "install", "open", "status", "top", "logs", "clean")
 _LABEL: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9./_-]*)=([A-Za-z0-9._-]*)")
@@ -102,6 +103,13 @@ def _ranked(command: argparse.ArgumentParser, duration: Callable[[str], float]) 
 
 def _deployed(command: argparse.ArgumentParser) -> None:
     images.prefix(command)
+    command.add_argument(
+        "--shards",
+        type=_shards,
+        default=1,
+        metavar="N",
+        help="divide nodes over so many aggregators, and have one more for all (default: 1, enough for 1,000 nodes)",
+    )
     command.add_argument(
         "--pull-policy",
         choices=("Always", "IfNotPresent", "Never"),
@@ -198,6 +206,7 @@ def _plan(arguments: argparse.Namespace, about: Context, ttl_s: int | None) -> P
         pull_policy=arguments.pull_policy or "",
         node_selector=arguments.node_selector or {},
         agent=_given(arguments, _AGENT),
+        shards=arguments.shards,
         aggregator=_given(arguments, _AGGREGATOR),
     )
     return Plan(about, chosen, keep=arguments.keep, dry_run=arguments.dry_run)
@@ -220,6 +229,12 @@ def _namespace(text: str) -> str:
             f"{text!r} is no name of a namespace: small letters, digits and dashes, 42 at most"
         )
     return text
+
+
+def _shards(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_SHARDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_SHARDS}")
+    return int(text)
 
 
 def _labels(text: str) -> dict[str, str]:

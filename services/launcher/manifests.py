@@ -47,6 +47,7 @@ class Chosen:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     agent: Mapping[str, str] = field(default_factory=dict)
     """Settings of the agents, such as `capture`."""
+    shards: int = 1
     aggregator: Mapping[str, str] = field(default_factory=dict)
     passwords: Mapping[str, str] = field(default_factory=lambda: {name: secrets.token_hex(32) for name in RULES})
 
@@ -115,6 +116,11 @@ def _workload(one: Object, chosen: Chosen, tags: Mapping[str, str]) -> None:
     if chosen.pull_policy:
         container["imagePullPolicy"] = chosen.pull_policy
     settings = {"agent": chosen.agent, "aggregator": chosen.aggregator}.get(name, {})
+    if chosen.shards > 1 and name in {"agent", "aggregator"}:
+        settings = {**settings, "shards": str(chosen.shards)}
+    if chosen.shards > 1 and name == "aggregator":
+        # One for each shard, and one for the cluster's totals.
+        one["spec"]["replicas"] = chosen.shards + 1
     given = {f"PODLOXX_{key.upper()}": value for key, value in settings.items()}
     kept = [one for one in container.get("env", []) if one["name"] not in given]
     if kept or given:

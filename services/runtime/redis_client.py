@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisClusterException, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
+from services.flows.keys import Keys
 from services.runtime.errors import PodloxxError, UsageError
 from services.runtime.settings import CommonSettings, without_password
 
@@ -41,30 +46,96 @@ _KEEPALIVE: Final[Mapping[str, Any]] = {
 """A node that lost its power says nothing: without these a read without time-out waits for hours."""
 
 
+_CLUSTER: Final = re.compile(r"rediss?-cluster:")
+_NODES: Final = re.compile(r"rediss?-cluster://(?P<nodes>[^/?@]*)/?")
+_ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d{1,5})")
+
+
 class StoreError(PodloxxError):
     """Redis could not be reached, or refused."""
 
 
+class _Cluster(RedisCluster):
+    async def initialize(self, *args: Any, **more: Any) -> RedisCluster:
+        """Learn which node has what; raises ConnectionError, where the client has an exception that is no RedisError."""
+        try:
+            return await super().initialize(*args, **more)
+        except RedisClusterException as error:
+            raise RedisConnectionError(str(error)) from error
+
+
 def connect(settings: CommonSettings) -> Redis:
-    """A client for the store of `settings`; connects at the first command. Replies are bytes."""
+    """A client for the store of `settings`; connects at the first command. Replies are bytes.
+
+    That of a Redis Cluster takes the same commands, as far as all keys of one have one hash tag.
+    """
+    how: dict[str, Any] = {
+        **({} if settings.redis_url.startswith("unix:") else _KEEPALIVE),
+        "username": settings.redis_user or None,
+        "password": _password(settings),
+        "socket_connect_timeout": _CONNECT_TIMEOUT_S,
+        # Longer than any blocking read.
+        "socket_timeout": _ANSWER_TIMEOUT_S,
+        # The client's own retries hide an outage for about a minute. Ours know what is at stake.
+        "retry": Retry(NoBackoff(), 0),
+        # A PING before each command is one more round trip; every reader polls more often anyway.
+        "health_check_interval": 0,
+    }
     try:
-        return Redis.from_url(
-            settings.redis_url,
-            **({} if settings.redis_url.startswith("unix:") else _KEEPALIVE),
-            username=settings.redis_user or None,
-            password=_password(settings),
-            socket_connect_timeout=_CONNECT_TIMEOUT_S,
-            # Longer than any blocking read.
-            socket_timeout=_ANSWER_TIMEOUT_S,
-            # The client's own retries hide an outage for about a minute. Ours know what is at stake.
-            retry=Retry(NoBackoff(), 0),
-            # A PING before each command is one more round trip; every reader polls more often anyway.
-            health_check_interval=0,
-        )
+        if not _CLUSTER.match(settings.redis_url):
+            return Redis.from_url(settings.redis_url, **how)
+        return cast("Redis", _Cluster(startup_nodes=_nodes(settings.redis_url), ssl=_is_tls(settings), **how))
     except ValueError as error:
         raise UsageError(
             f"--redis-url {without_password(settings.redis_url)!r} is no Redis address: {error}"
         ) from error
+
+
+async def now_us(redis: Redis) -> int:
+    """Redis's clock in microseconds. Of a cluster's nodes it is always the one that has the first shard."""
+    client: Any = redis
+    if isinstance(client, RedisCluster):
+        await client.initialize()
+        seconds, micros = await client.time(target_nodes=client.get_node_from_key(Keys().lease))
+    else:
+        seconds, micros = await client.time()
+    return int(seconds) * 1_000_000 + int(micros)
+
+
+@asynccontextmanager
+async def one_node(settings: CommonSettings) -> AsyncIterator[Redis]:
+    """A client of the one server, or of the node of a cluster that has the first shard."""
+    client: Any = connect(settings)
+    try:
+        if isinstance(client, RedisCluster):
+            await client.initialize()
+            node = client.get_node_from_key(Keys().lease)
+            assert node is not None, "it has every slot, or does not begin"
+            scheme = "rediss" if _is_tls(settings) else "redis"
+            host = f"[{node.host}]" if ":" in node.host else node.host
+            await client.aclose()
+            client = connect(replace(settings, redis_url=f"{scheme}://{host}:{node.port}"))
+        yield client
+    finally:
+        await client.aclose()
+
+
+def _is_tls(settings: CommonSettings) -> bool:
+    return settings.redis_url.startswith("rediss")
+
+
+def _nodes(url: str) -> list[ClusterNode]:
+    found = _NODES.fullmatch(url)
+    if found is None:
+        raise ValueError("of a Redis Cluster it is redis-cluster://HOST:PORT,HOST:PORT,… and nothing else")
+    return [ClusterNode(host, port) for host, port in map(_host_and_port, found["nodes"].split(","))]
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not of the form HOST:PORT")
+    return found["v6"] or found["host"], int(found["port"])
 
 
 @contextmanager

@@ -17,6 +17,10 @@ PREFIX: Final = "PODLOXX_"
 _PASSWORD_IN_URL: Final = re.compile(r"(?<=://).*(?=@)|(?<=password=)[^&]*")
 """Greedy, so that a password with an unescaped @ or / is hidden whole."""
 _S = TypeVar("_S", bound="CommonSettings")
+MOST_SHARDS: Final = 64
+_SHARDS: Final = (
+    "over how many shards nodes are divided, one aggregator each and, of several, one for all; the same for all"
+)
 
 
 def setting(
@@ -44,7 +48,10 @@ class CommonSettings:
 
     log_level: str = setting("info", "least severe log lines to write", choices=tuple(LEVELS))
     log_format: str = setting("auto", "pretty, json, or auto: pretty on a terminal", choices=FORMATS)
-    redis_url: str = setting("redis://127.0.0.1:6379/0", "the store: redis://, rediss:// or unix:///path/to/socket")
+    redis_url: str = setting(
+        "redis://127.0.0.1:6379/0",
+        "the store: redis://, rediss:// or unix:///path/to/socket; of a Redis Cluster redis-cluster://HOST:PORT,…",
+    )
     redis_user: str = setting("", "ACL user in the store")
     redis_password_file: str = setting("", "file with that user's password")
     heartbeat_file: str = setting("", "file to touch while the work goes on, for probes")
@@ -73,6 +80,7 @@ class CaptureSettings(CommonSettings):
     batch_rows: int = setting(50000, "flows in one batch; more are folded", at_least=1, at_most=60000)
     flush_interval_s: float = setting(1.0, "seconds between two batches", at_least=0.05)
     ttl_s: float = setting(300.0, "end after so many seconds without the store", at_least=1)
+    shards: int = setting(1, _SHARDS, at_least=1, at_most=MOST_SHARDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +97,7 @@ class AggregatorSettings(CommonSettings):
     peers_per_pod: int = setting(1000, "peers kept per pod, the rest is folded by scope; 0 keeps all", at_least=0)
     tick_interval_s: float = setting(0.25, "longest time between a batch and its commit", at_least=0.01)
     lease_ttl_s: float = setting(5.0, "a silent aggregator loses its shard after so many seconds", at_least=1)
+    shards: int = setting(1, _SHARDS, at_least=1, at_most=MOST_SHARDS)
     metrics_listen: str = setting("", "where Prometheus reads metrics: ADDRESS:PORT, or :PORT for every address")
 
 

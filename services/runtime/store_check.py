@@ -24,9 +24,8 @@ _UNTOLD: Final = "this user may not ask, as an agent's should not"
 async def look(settings: CommonSettings) -> list[Finding]:
     """The findings about the store of `settings`, which is left as it is; raises UsageError for an address that is none."""
     where = f"Redis at {without_password(settings.redis_url)}"
-    redis = redis_client.connect(settings)
     try:
-        async with asyncio.timeout(_ANSWER_S):
+        async with asyncio.timeout(_ANSWER_S), redis_client.one_node(settings) as redis:
             await redis.ping()
             found = [Finding("store", State.OK, f"{where} answers"), await _version(redis)]
             found += await _rights(redis, Keys())
@@ -36,8 +35,6 @@ async def look(settings: CommonSettings) -> list[Finding]:
         mend = "check --redis-url, --redis-user and --redis-password-file, and that it runs"
         # The client begins with a HELLO, which came with Redis 6.
         return [Finding("store", State.PROBLEM, f"{where}: {why}", _NEWER if "hello" in why.lower() else mend)]
-    finally:
-        await redis.aclose()
 
 
 async def _version(redis: Redis) -> Finding:

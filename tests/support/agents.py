@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +14,9 @@ from services.flows import address, keys, wire
 from services.flows.delta import FLOW, Attachment, Batch, InterfaceCounters, Kind, Rows, Side, Window
 
 SECOND = 1_000_000
-NAMES = keys.Keys(0)
+SHARDS = int(os.environ.get("PODLOXX_TEST_SHARDS", "1"))  # noqa: TID251  # so that the same tests run on several
+"""Over how many shards nodes are divided in tests of one agent."""
+NAMES = keys.Keys(keys.shard_of("node-a", SHARDS))
 
 
 def flow(
@@ -89,6 +93,12 @@ def fields(batch: Batch, confirmed: int = 0) -> dict[Any, Any]:
         keys.FIELD_CONFIRMED: confirmed,
         keys.FIELD_BATCH: wire.encode(batch),
     }
+
+
+def nodes(count: int) -> list[str]:
+    """Names of so many nodes of the shard of `NAMES`."""
+    names = (f"node-{number}" for number in itertools.count())
+    return list(itertools.islice((one for one in names if keys.Keys(keys.shard_of(one, SHARDS)) == NAMES), count))
 
 
 def detached(one: Attachment, at_us: int) -> Attachment:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from services.flows import history, keys, peer_store, traffic
+from services.flows.keys import LEDGER, Keys
 from services.flows.traffic import ROW_COUNTERS, Session
-from tests.support.agents import NAMES, ScriptedAgent, attachment, flow, window
+from tests.support.agents import NAMES, SHARDS, ScriptedAgent, attachment, flow, window
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 from tests.support.worlds import CONTENT
@@ -22,7 +25,7 @@ _TX: Final = ROW_COUNTERS.index("tx_bytes")
 class Aggregators:
     """The service as processes of one shard."""
 
-    def __init__(self, server: RedisServer, folder: Path) -> None:
+    def __init__(self, server: RedisServer | RedisCluster, folder: Path) -> None:
         (folder / "addresses.json").write_text(json.dumps(CONTENT))
         self.heartbeat = folder / "heartbeat"
         self._arguments = [
@@ -32,6 +35,8 @@ class Aggregators:
             "--lease-ttl-s=1",
         ]
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.others: list[subprocess.Popen[bytes]] = []
+        """Where nodes are divided over several shards, the owners of all but the one that is tested."""
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         """Start one more."""
@@ -41,9 +46,26 @@ class Aggregators:
 
     def end(self) -> None:
         """Kill what still runs."""
-        for process in self.processes:
+        for process in (*self.processes, *self.others):
             process.kill()
             process.communicate()
+
+    async def own_others(self, redis: Any) -> None:
+        """Start owners of all shards but the one of `NAMES`, and of the ledger."""
+        self._arguments.append(f"--shards={SHARDS}")
+        names = [*map(Keys, range(SHARDS)), Keys(LEDGER)]
+        await _all_begun(redis, names)
+        for _ in names[1:]:
+            self.start()
+        self.others, self.processes = self.processes, []
+        await until(lambda: _all_begun(redis, [one for one in names if one != NAMES]), "the others have begun", 30)
+        await redis.delete(NAMES.lease)
+
+
+async def _all_begun(redis: Any, names: Sequence[Keys]) -> bool:
+    # Whoever looks is to find that one taken.
+    await redis.set(NAMES.lease, "nobody", px=900)
+    return all([await redis.hexists(one.totals, "session") for one in names])
 
 
 async def begun(redis: Any, aggregators: Aggregators, size: int) -> ScriptedAgent:

@@ -15,6 +15,7 @@ import orjson
 from services.api.app import run
 from services.runtime.settings import ApiSettings
 from services.runtime.supervise import Stop
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 
@@ -92,7 +93,7 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(server: RedisServer, *, port: int = 0, **settings: Any) -> AsyncIterator[Served]:
+async def serving(server: RedisServer | RedisCluster, *, port: int = 0, **settings: Any) -> AsyncIterator[Served]:
     """The API while it runs; ended in order."""
     port = port or free_port()
     stop = Stop()

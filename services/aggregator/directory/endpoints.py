@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final, TypeVar
 
 import numpy as np
@@ -55,6 +55,10 @@ class Endpoints:
     def api_servers(self) -> frozenset[Address]:
         """The API server's addresses."""
         return frozenset(self.addresses(_API_SERVER))
+
+    def services(self) -> Collection[Named]:
+        """All Services with anything behind them."""
+        return self._of_service.keys()
 
     def addresses(self, service: Named) -> Iterator[Address]:
         """The addresses behind a Service."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 
+from services.aggregator.cluster_totals import ClusterTotals
 from services.aggregator.stored_points import points_out
 from services.aggregator.totals import Totals
 from tests.support.agents import SECOND
@@ -18,12 +20,15 @@ HOUR_S = 3600
 
 def told(state: Totals) -> dict[str, Any]:
     """All that is known of moments, as it is stored."""
-    once, held = state.once.stored(), state.once.held
+    accounts = state.accounts
+    assert isinstance(accounts, ClusterTotals)
+    once, held = accounts.once.stored(), accounts.once.held
     # In which order pods are met differs from process to process.
     return {
         "held": sorted(zip(held.entries(), held.starts.tolist(), held.ends.tolist(), strict=True)),
-        **{name: sorted(once[name]) for name in ("settled", "deliveries", "collections")},
-        "gaps": [state.gap_bytes.stored(), state.gap_packets.stored()],
+        "settled": sorted(msgpack.unpackb(once["settled"])),
+        **{name: sorted(once[name]) for name in ("deliveries", "collections")},
+        "gaps": [accounts.gap_bytes.stored(), accounts.gap_packets.stored()],
         "awaited": state.awaited.stored(),
         "points": {node: points_out(state.points, node) for node in state.points.of_node},
         "coverage": {node: state.meters.of(node) for node in state.nodes},
