@@ -30,6 +30,9 @@ _TX, _RX = ROW_COUNTERS.index("tx_bytes"), ROW_COUNTERS.index("rx_bytes")
 SPAN_US: Final = 5_000_000
 """Windows that wait for a ledger that is away are added up to such ones, and to twice that while they are too many."""
 MOST_PAIRS: Final = 200_000
+_LATEST_US: Final = 1 << 61
+_MOST: Final = 1 << 62
+"""Sums and times stay within 64 bits, whoever wrote a letter."""
 
 
 class LetterError(ValueError):
@@ -188,15 +191,17 @@ class Round:
         renamed, points, gone, reported, missed, hidden, attributed, exchanged = plain
         return cls(
             renamed=[(_text(old), _text(new)) for old, new in renamed],
-            points={(_text(boot), int(number)): Sighting.from_plain(one) for boot, number, *one in points},
-            gone={(_text(boot), int(number)) for boot, number in gone},
-            reported={_text(boot): (int(until), frozenset(map(int, numbers))) for boot, until, numbers in reported},
+            points={(_text(boot), _count(number)): _plausible(one) for boot, number, *one in points},
+            gone={(_text(boot), _count(number)) for boot, number in gone},
+            reported={
+                _text(boot): (_time(until), frozenset(map(_count, numbers))) for boot, until, numbers in reported
+            },
             missed=[
-                Missed(_text(uid), int(start), int(end), _counters(four), bool(at_clients))
+                Missed(_text(uid), _time(start), _time(end), _counters(four), bool(at_clients))
                 for uid, start, end, *four, at_clients in missed
             ],
-            hidden={_text(uid): (int(end), _counters(four)) for uid, end, *four in hidden},
-            attributed={_text(uid): (int(bytes_), int(packets)) for uid, bytes_, packets in attributed},
+            hidden={_text(uid): (_time(end), _counters(four)) for uid, end, *four in hidden},
+            attributed={_text(uid): (_count(bytes_), _count(packets)) for uid, bytes_, packets in attributed},
             exchanged=None if exchanged is None else _exchanged(names, *exchanged),
         )
 
@@ -242,7 +247,8 @@ def decode(names: Names, data: bytes) -> Letter:
             raise LetterError(f"a letter of version {version!r}, not {_VERSION}")  # noqa: TRY301  # as everything else
         plain = tuple(Round.from_plain(names, one) for one in rounds)
         return Letter(
-            _text(boot), int(seq), int(shard), bool(whole), _text(machine), int(offset), int(error), int(sent), plain
+            *(_text(boot), _count(seq), _count(shard), bool(whole), _text(machine)),
+            *(_time(offset), _count(error), _time(sent), plain),
         )
     except LetterError:
         raise
@@ -252,6 +258,13 @@ def decode(names: Names, data: bytes) -> Letter:
 
 def _exchanged(names: Names, stored: list[Any], counted: object) -> Exchanged:
     pairs = Pairs.restored(names, stored)
+    if any(
+        len(column) and not -_LATEST_US <= int(column.min()) <= int(column.max()) <= _LATEST_US
+        for column in (pairs.starts, pairs.ends)
+    ):
+        raise ValueError("a time is out of bounds")
+    if pairs.counts.sum(axis=0, dtype=np.float64).max(initial=0) > _MOST:
+        raise ValueError("more than interfaces can count")
     column = wide(counted, len(pairs)).astype(np.int64)
     if column.max(initial=0) >= len(Counted):
         raise ValueError("no way of counting")
@@ -259,8 +272,28 @@ def _exchanged(names: Names, stored: list[Any], counted: object) -> Exchanged:
 
 
 def _counters(four: Sequence[Any]) -> InterfaceCounters:
-    tx_bytes, tx_packets, rx_bytes, rx_packets = map(int, four)
+    tx_bytes, tx_packets, rx_bytes, rx_packets = map(_count, four)
     return InterfaceCounters(tx_bytes, tx_packets, rx_bytes, rx_packets)
+
+
+def _plausible(plain: Sequence[Any]) -> Sighting:
+    one = Sighting.from_plain(plain)
+    for moment in (one.from_us, one.reported_us, one.gap_from_us, one.gap_to_us):
+        _time(moment)
+    return one
+
+
+def _time(one: object) -> int:
+    """A time in microseconds, also as far as clocks may be set."""
+    if type(one) is not int or not -_LATEST_US <= one <= _LATEST_US:
+        raise ValueError("no time")
+    return one
+
+
+def _count(one: object) -> int:
+    if type(one) is not int or not 0 <= one <= _MOST:
+        raise ValueError("no count")
+    return one
 
 
 def _text(one: object) -> str:

@@ -162,8 +162,13 @@ class Mirror:
     def shown(self) -> dict[str, RowView]:
         """Rows by `namespace/pod`; of several pods of that name the newest."""
         if self._shown is None:
-            self._shown = {self.rows[number].identity.key: self.rows[number] for number in sorted(self.rows)}
+            ordered = sorted(self.rows.values(), key=self._age)
+            self._shown = {row.identity.key: row for row in ordered}
         return self._shown
+
+    def _age(self, row: RowView) -> tuple[int, int]:
+        """What is larger for a newer pod: numbers of several shards do not tell."""
+        return row.identity.started_us if self.session.shards > 1 else 0, row.number
 
     @property
     def spark_until_s(self) -> float:

@@ -16,9 +16,9 @@ from services.launcher.session import Session
 from services.runtime.errors import PodloxxError
 from services.runtime.settings import CommonSettings
 
-# Written so that Redis 6.2 and 7 both take it.
+# Written so that Redis 6.2 and 7 both take it. Agents reach shards by number, and not the ledger, which believes what it reads.
 RULES: Final[Mapping[str, str]] = {
-    "agent": "~podloxx:*:flows ~podloxx:*:applied -@all +xadd +hmget +time +ping",
+    "agent": "~podloxx:{[0-9]*}:flows ~podloxx:{[0-9]*}:applied -@all +xadd +hmget +time +ping",
     "aggregator": "~podloxx:* -@all +@hash +@stream +@string +@scripting +@keyspace +@transaction +@connection +time "
     "-@dangerous",
     "viewer": "~podloxx:* -@all +hget +hmget +hgetall +xread +xrange +xrevrange +multi +exec +discard +time +ping",

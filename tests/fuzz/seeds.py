@@ -7,6 +7,9 @@ import struct
 from dataclasses import replace
 from typing import Final
 
+from services.aggregator.letters import Letters, Sender
+from services.aggregator.timeline import Offset
+from services.aggregator.totals import Totals
 from services.capture.frames import LinkType
 from services.flows import wire
 from services.flows.delta import Coverage, InterfaceCounters, Kind
@@ -14,6 +17,7 @@ from tests.fuzz.corpora import keep, kept
 from tests.support import generators as make
 from tests.support.agents import ScriptedAgent, attachment, detached, flow, window
 from tests.support.capture_files import Pcapng, Record, pcap
+from tests.support.worlds import directory
 
 _QUERY: Final = make.ethernet(
     0x0800, make.ipv4("10.0.0.1", "10.0.0.2", make.UDP, make.udp_datagram(4000, 53, b"query"))
@@ -75,6 +79,24 @@ def batches() -> list[bytes]:
     return [wire.encode(agent.batch(*some)) for some in windows]
 
 
+def letters() -> list[bytes]:
+    """Letters of shards whose agents sent these batches."""
+    found = []
+    for clear in (False, True):
+        totals = Totals(directory(), 10, 3)
+        accounts = totals.accounts
+        assert isinstance(accounts, Letters)
+        accounts.boot = "session"
+        for raw in batches():
+            totals.apply(wire.decode(raw))
+            totals.settle(_AT_US)
+            accounts.seal(Sender(1, "machine-a", Offset(5, 9), _AT_US))
+            totals.committed()
+            found += [one.payload for one in accounts.due()]
+            accounts.confirm(len(found) if clear else 0)
+    return list(dict.fromkeys(found))
+
+
 def files() -> list[bytes]:
     """Files of each format and byte order."""
     records = [Record(_AT_US, _QUERY), Record(_AT_US + 5, _QUERY[:60], 1500)]
@@ -124,6 +146,7 @@ if __name__ == "__main__":
     for name, inputs in (
         ("frames", frames()),
         ("wire", batches()),
+        ("letter", letters()),
         ("pcap", files()),
         ("websocket", [one.encode() for one in MESSAGES]),
         ("settings", [one.encode() for one in OPTIONS]),

@@ -18,7 +18,8 @@ import numpy as np
 import orjson
 import yaml
 
-from services.aggregator import snapshot
+from services.aggregator import letter, snapshot
+from services.aggregator.cluster_ledger import ClusterLedger
 from services.aggregator.directory.ingress import Ingress
 from services.aggregator.directory.ranges import UserRanges
 from services.aggregator.plausible import implausible
@@ -92,6 +93,22 @@ def wire_batch(data: bytes) -> None:
     for accept in ("", "application/openmetrics-text"):
         text, _ = metrics.exposition(mirror, clients=0, ready=True, accept=accept)
         assert all(_METRIC.fullmatch(line) for line in text[:-1].split("\n")), text
+
+
+def letters(data: bytes) -> None:
+    """Bytes of a shard's letter: refused by a LetterError, or taken by the ledger twice and stored without an error."""
+    ledger = ClusterLedger(directory(), 0, 3)
+    try:
+        opened = [letter.decode(ledger.names, data) for _ in range(2)]
+    except letter.LetterError:
+        return
+    for one in opened:
+        ledger.apply(one.moved(1))
+        ledger.settle(_NOW_US)
+    session = snapshot.session_of(ledger, 1, 1, 0)
+    _, whole = snapshot.whole(ledger, session, _NOW_US)
+    for made in (whole, snapshot.changed(ledger, session, _NOW_US)):
+        msgpack.packb(made, use_bin_type=False)
 
 
 def pcap(data: bytes) -> None:
@@ -185,6 +202,7 @@ def _read(service: str, environ: Mapping[str, str], given: Mapping[str, str]) ->
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "frames": frames,
     "wire": wire_batch,
+    "letter": letters,
     "pcap": pcap,
     "websocket": websocket,
     "settings": settings,

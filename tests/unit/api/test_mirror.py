@@ -46,6 +46,13 @@ def rate(mirror: Mirror, number: int, scope: Scope = Scope.SAME_NODE) -> int:
     return mirror.rows[number].rates.get(scope, counts())[TX]
 
 
+def test_of_two_pods_of_several_shards_the_one_that_began_later_is_shown(clock: HandClock) -> None:
+    later, earlier = pod("web", started_us=9), pod("web", node="node-b", started_us=5, uid="uid-before")
+    rows = [Row(3, later, talked()), Row(8, earlier, talked())]
+    assert Mirror.of(clock, Session(7, 10, START, shards=2), rows, START).shown()["shop/web"].number == 3
+    assert Mirror.of(clock, Session(7, 10, START), rows, START).shown()["shop/web"].number == 8
+
+
 def test_totals_follow_from_ticks(mirror: Mirror) -> None:
     mirror.apply(tick(11, change(1, talked(tx_bytes=7)), cluster=talked(tx_bytes=7), loss={"x": 2, "y": 1}))
     mirror.apply(tick(12, change(1, talked(Scope.INTERNET, tx_bytes=9)), pending_bytes=3, overlap_bytes=4))
