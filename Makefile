@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 FUZZ_VENV := .venv-fuzz
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help run test coverage setup lint types arch unit contract component shards cluster cluster-up cluster-down netns e2e browser torture chaos bench bench-docs bench-dashboard bench-live bench-shards fuzz dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
+.PHONY: help run test coverage setup lint types arch unit contract component shards cluster cluster-up cluster-down netns e2e browser torture chaos bench bench-docs bench-dashboard bench-live bench-shards fuzz verify-all dashboard frontend bpf programs types-ts apiserver nodes engine images rig actionlint dist lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,12 @@ fuzz: setup $(FUZZ_VENV)/.ready ## bytes that nobody thought of for whatever rea
 FUZZ ?=
 FUZZ_SECONDS ?= 600
 
+verify-all: setup ## all of these one after the other, for hours, written into docs/verification.md (root, Go 1.26)
+	$(BIN)/python scripts/verify_all.py --page docs/verification.md $(if $(RESUME),--resume) $(VERIFY)
+
+# Some of them, as VERIFY="cluster rig"; with RESUME=1 not those that passed at this commit.
+VERIFY ?=
+
 # Of its own: what fuzzes is for one version of Python, and nothing else needs it.
 $(FUZZ_VENV)/.ready: fuzz.lock
 	"$(PYTHON)" -m venv $(FUZZ_VENV)
@@ -176,4 +182,4 @@ lock: ## renew requirements.lock, images.lock and fuzz.lock
 		--no-emit-index-url --no-emit-find-links --group fuzz pyproject.toml -c requirements.lock -o fuzz.lock
 
 clean: ## remove what setup and tests made
-	rm -rf $(VENV) $(FUZZ_VENV) .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) $(FUZZ_VENV) .verify .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist
