@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from services.capture.fold import Folder
 from services.capture.links import Link, LinkChange
+from services.capture.settling import Begun
 from services.capture.sources import Source
 from services.flows.address import Address
 from services.flows.coverage import beyond, plus
@@ -55,6 +56,8 @@ class Agent:
     emit: Callable[[Window], None]
     hidden: Callable[[], Counters] = dict
     """What of pods' own counters did not pass the node's ends so far, by interface index."""
+    missed: Callable[[list[Begun]], Awaitable[Counters]] | None = None
+    """What of interfaces passed while the source was attached to them, by attachment, as far as that can be known."""
     attachments: dict[int, Attachment] = field(default_factory=dict)
     """By interface index."""
     discovery: Discovery = field(default_factory=Discovery)
@@ -84,6 +87,15 @@ class Agent:
             for link in change.added:
                 before = hidden.get(link.index, NOTHING)
                 tasks.create_task(self._attach(link, counters.get(link.index), before, change.since_us))
+        await self._settle(change.added)
+
+    async def _settle(self, added: Iterable[Link]) -> None:
+        """Add what passed while we attached to what passed before: an agent that takes over books it in its gap."""
+        entries = [(self.attachments[link.index], link) for link in added if link.index in self.attachments]
+        begun = [Begun(entry.id, link, entry.counters) for entry, link in entries if entry.counters is not None]
+        missed = await self.missed(begun) if self.missed is not None else {}
+        for entry, link in entries:
+            self.attachments[link.index] = replace(entry, passed=missed.get(entry.id, NOTHING))
 
     def learn(self, links: Iterable[Link]) -> None:
         """Take addresses that routes to known links show by now: a network plugin adds them last."""

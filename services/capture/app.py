@@ -16,9 +16,11 @@ from services.capture.group_tree import GroupTree
 from services.capture.interfaces import LinkChange, LinkMonitor, Selection
 from services.capture.publisher import Origin, Publisher
 from services.capture.replay import replay
+from services.capture.settling import Settling
 from services.capture.socketless import Socketless
 from services.capture.sources.cgroup import hierarchy
 from services.capture.sources.choice import opened
+from services.capture.sources.kernel import KernelSource
 from services.flows import keys
 from services.flows.address import Address
 from services.runtime import redis_client
@@ -62,6 +64,8 @@ async def _live(settings: CaptureSettings, publisher: Publisher, heartbeat: Hear
     try:
         async with LinkMonitor(selection) as monitor:
             agent = Agent(source, Folder(settings.flow_capacity), SystemClock(), publisher.add, monitor.hidden)
+            if isinstance(source, KernelSource):
+                agent.missed = Settling(monitor.now, source.counted).missed
             changes: Changes = asyncio.Queue(maxsize=64)
             cut = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:

@@ -54,6 +54,8 @@ class LinkMonitor:
         self._lost: list[Link] = []
         self._first: list[LinkChange] = []
         self._pod_side = PodSide()
+        # For our own namespace's links, about which everybody may ask.
+        self._node_side = PodSide()
         self._own: dict[int, InterfaceCounters] = {}
         """What pods' own ends counted, as last read."""
         self._hidden: dict[int, InterfaceCounters] = {}
@@ -77,6 +79,7 @@ class LinkMonitor:
     def _close(self) -> None:
         self._events.close()
         self._pod_side.close()
+        self._node_side.close()
 
     def links(self) -> tuple[Link, ...]:
         """The links that are selected now, with the addresses of their pods as last read."""
@@ -114,6 +117,15 @@ class LinkMonitor:
             if own is not None and host is not None:
                 self._told(link, _pod_view(link, host), own)
         return dict(self._hidden)
+
+    def now(self, link: Link) -> InterfaceCounters | None:
+        """What `counters` would say of a link, at once; None where it is gone or both its ends do not count the same."""
+        if link.index in self._hidden:
+            return None
+        if link.index in self._own:
+            return self._read_own(link)
+        found = self._node_side.counters(link.index, None)
+        return None if found is None else _pod_view(link, found)
 
     def _told(self, link: Link, host: InterfaceCounters, own: InterfaceCounters | None) -> InterfaceCounters:
         """What a link's counters are; they stay those of the pod's end once that was read."""

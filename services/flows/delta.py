@@ -167,8 +167,8 @@ class Attachment:
 
     `id` is the agent's own and never used twice within a boot id. Times are the agent's
     monotonic microseconds. `addresses` are those of the pod, as far as routes or frames from
-    its side showed them. `passed` is what its agent captured of it before this window. `pod_uid` is
-    that of the pod, where the agent knows it (by its control group), else empty.
+    its side showed them. `passed` is what its agent captured of it before this window, with
+    what passed between `first_counters` and the attachment as far as that is known. `pod_uid` is that of the pod, where the agent knows it (by its control group), else empty.
     """
 
     id: int

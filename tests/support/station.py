@@ -16,6 +16,8 @@ from services.capture.agent import Agent
 from services.capture.bpf import syscall
 from services.capture.fold import Folder
 from services.capture.interfaces import LinkChange, LinkMonitor, Selection
+from services.capture.settling import Settling
+from services.capture.sources.kernel import KernelSource
 from services.flows.coverage import InterfaceCoverage, NodeCoverage
 from services.flows.delta import Batch, Window
 from services.runtime.clock import SystemClock
@@ -102,6 +104,8 @@ async def station(
         opened(_CAPACITY, kind=kind, namespace=None, **options) as source,
     ):
         agent = Agent(source, Folder(_CAPACITY), SystemClock(), Batches(totals, boot).take, monitor.hidden)
+        if isinstance(source, KernelSource):
+            agent.missed = Settling(monitor.now, source.counted).missed
         one = Station(monitor, agent, totals)
         if attached:
             await one.follow(LinkChange(monitor.links(), ()))

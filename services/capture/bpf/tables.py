@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from services.capture.bpf import syscall
 from services.capture.bpf.syscall import MapType
+from services.flows.delta import InterfaceCounters
 
 # The shapes of flow.bpf.c.
 _ABOUT: Final[list[tuple[str, str]]] = [
@@ -47,6 +49,8 @@ _PER_BUCKET: Final = 4
 find their first bucket full, and 0.1 % their second one as well: these are folded."""
 _LEAST_ROWS: Final = 4096
 _HALVES: Final = 2
+_TO_POD: Final = 1
+"""The bit of `meta` that says so."""
 _FIRST: Final = (0).to_bytes(4, "little")
 
 Array = npt.NDArray[Any]
@@ -97,6 +101,27 @@ class Tables:
         # Returns once no program still uses the half that it replaces.
         syscall.update(self._maps["half"], _FIRST, other.to_bytes(4, "little"))
         return self._emptied(idle, "4"), self._emptied(idle, "6")
+
+    def counted(self, attachment: int) -> InterfaceCounters:
+        """What the half that is being filled has of an attachment; no `take` may run meanwhile."""
+        sums = np.zeros(4, np.int64)
+        for family in ("4", "6"):
+            for rows in self._filled(self._active, family):
+                of = rows[rows["attachment"] == attachment]
+                received = (of["meta"] & _TO_POD).astype(bool)
+                for at, side in ((0, of[~received]), (2, of[received])):
+                    sums[at] += side["bytes"].sum(dtype=np.int64)
+                    sums[at + 1] += side["packets"].sum(dtype=np.int64)
+        return InterfaceCounters(*sums.tolist())
+
+    def _filled(self, half: int, family: str) -> Iterator[Array]:
+        """The rows of each processor that are in use."""
+        rows = self._arrays[f"rows{family}"]
+        for processor in self._processors:
+            table = self._regions[half][processor][f"table{family}"]
+            first, used = int(table["first_row"]), int(table["used"])
+            if used:
+                yield rows[first : first + used]
 
     def close(self) -> None:
         """Unmap and close; what was not taken is lost."""

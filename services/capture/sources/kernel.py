@@ -47,7 +47,7 @@ from services.capture.raw_flow import (
 from services.capture.sources import Drained
 from services.capture.sources.packet_socket import link_type, senders, translating
 from services.flows.address import MAPPED_PREFIX
-from services.flows.delta import Kind
+from services.flows.delta import InterfaceCounters, Kind
 from services.flows.table import transposed
 
 _INDEX: Final = Struct("=I")
@@ -174,6 +174,16 @@ class KernelSource:
         rows = await asyncio.get_running_loop().run_in_executor(self._draining, self._take)
         self._links.settle(left)
         return Drained(rows, {}, senders(rows))
+
+    def counted(self, attachment: int) -> InterfaceCounters | None:
+        """What was counted of an attachment since the last drain, which is not to run meanwhile; None where rows ran out."""
+        for direction in Direction:
+            raw = syscall.lookup(
+                self._folded, _DIRECTION.pack(attachment, direction), EXCESS.itemsize * self._processors
+            )
+            if raw is None or any(raw):
+                return None
+        return self._tables.counted(attachment)
 
     async def close(self) -> None:
         """Release every hook, map and program."""
