@@ -23,6 +23,7 @@ ROOT: Final = Path(__file__).parents[1]
 VERBS: Final = (
     "test",
     "coverage",
+    "shards",
     "cluster",
     "rig",
     "cluster-matrix",
@@ -32,6 +33,7 @@ VERBS: Final = (
     "bench",
     "bench-dashboard",
     "bench-live",
+    "bench-shards",
 )
 """What runs, the quickest news first."""
 PART_OF: Final[Mapping[str, str]] = dict.fromkeys(

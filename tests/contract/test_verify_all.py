@@ -58,7 +58,7 @@ def test_it_goes_on_after_a_failure_and_ends_with_it(checkout: Path, capfd: pyte
     assert failed[3] == "**failed (exit code 2); 1 failed, 4 passed; `tests/unit/test_a.py::test_b`**"
     assert (plain[0], plain[3]) == ("| `rig`", "passed")
     assert passed[5] == f"{verify_all.machine()} |"
-    assert "Did not run: `cluster`, `cluster-matrix`, `torture`" in page
+    assert "Did not run: `shards`, `cluster`, `cluster-matrix`, `torture`" in page
     assert "all is well" in (checkout / ".verify/rig.log").read_text()
     assert "verify-all: make rig: passed" in capfd.readouterr().out
 
