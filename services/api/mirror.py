@@ -117,8 +117,11 @@ class Mirror:
                     for column, sent, received in columns_of(scope, passed):
                         self._bucket(number)[COLUMNS.index(column)] += sent + received
 
-    def apply(self, tick: Tick) -> None:
-        """Add a tick; raises GapError where it is not the next one."""
+    def apply(self, tick: Tick, before_us: int | None = None) -> None:
+        """Add a tick; raises GapError where it is not the next one.
+
+        Of one of several shards it may be older than the last one; `before_us` is when its own shard's last one was committed.
+        """
         if (tick.epoch, tick.n) != (self.epoch, self.n + 1):
             raise GapError
         bucket = self._bucket(tick.at_us // _BUCKET_US)
@@ -130,10 +133,14 @@ class Mirror:
             if not tick.removed:
                 self._add_spark(change.number, tick.at_us // _BUCKET_US, total_bytes(change.added))
         bucket[:] = [max(0, column) for column in bucket]
-        if tick.at_us < self.at_us - STALE_US:
+        latest_us = self.at_us
+        if tick.at_us < (latest_us if before_us is None else before_us) - STALE_US:
             # Redis's clock was set back.
             self.set_now(tick.at_us)
+            before_us = None
         self._observe(tick)
+        if before_us is not None:
+            self.at_us = max(self.at_us, latest_us)
         add_scopes(self.cluster, tick.cluster)
         for reason, count in tick.loss.items():
             self.loss[reason] = self.loss.get(reason, 0) + count

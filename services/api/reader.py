@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +47,8 @@ class Reader:
         self._current = False
         self._positions: dict[keys.Keys, tuple[int, int]] = {}
         """Epoch and number of the tick of each shard that was applied last."""
+        self._committed_us: dict[keys.Keys, int] = {}
+        """When the tick of each of several shards was committed that was applied last."""
         self._reads: dict[keys.Keys, asyncio.Task[list[Tick] | Exception]] = {}
         self._failing: dict[keys.Keys, Exception] = {}
         """By shard what its last read met."""
@@ -129,13 +132,19 @@ class Reader:
             await asyncio.sleep(0)
         self.mirror, self.shards, self._why = mirror, shards, ""
         self._positions = {names: (part.session.epoch, part.session.n) for names, part in parts.items()}
-        n, rows = whole.session.n, len(whole.rows)
-        _log.info("totals-read", epoch=whole.session.epoch, n=n, rows=rows, ticks=len(whole.ticks))
+        if shards.count > 1:
+            self._committed_us = {
+                names: traffic.decode_tick(part.ticks[-1]).at_us for names, part in parts.items() if part.ticks
+            }
+        ticks = sum(len(part.ticks) for part in parts.values())
+        _log.info("totals-read", epoch=mirror.epoch, n=mirror.n, rows=len(whole.rows), ticks=ticks)
         return True
 
     async def _stored(self, names: keys.Keys) -> tuple[Stored | None, int]:
         """What a shard has in Redis, None where nothing; and Redis's time."""
         with translating("reading the totals"):
+            # The client of a cluster looks for what moved to another node with a plain command, not with a transaction.
+            await self._redis.hget(names.totals, "position")
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hgetall(names.totals)
                 pipe.xrange(names.ticks)
@@ -146,10 +155,7 @@ class Reader:
         if b"session" not in stored:
             return None, now_us
         rows = [traffic.decode_row(int(name[4:]), value) for name, value in stored.items() if name.startswith(b"row:")]
-        ticks = []
-        for _, entry in entries:
-            ticks.append(traffic.decode_tick(entry[keys.FIELD_TICK]))
-            await asyncio.sleep(0)
+        ticks = [entry[keys.FIELD_TICK] for _, entry in entries]
         passed = {int(number): history.decode(value) for number, value in buckets.items()}
         return Stored(traffic.decode_session(stored[b"session"]), rows, ticks, passed), now_us
 
@@ -169,22 +175,25 @@ class Reader:
                 self._failing[names] = told
             else:
                 self._failing.pop(names, None)
-                found += [(names, tick) for tick in told]
+                found.append([(names, tick) for tick in told])
         with translating("reading the clock"):
             await self._read_clock(mirror)
-        for names, tick in sorted(found, key=lambda one: one[1].at_us) if self.shards.count > 1 else found:
+        # Those of one shard stay in its order, also where the clock was set back.
+        for names, tick in heapq.merge(*found, key=lambda one: one[1].at_us):
             epoch, n = self._positions[names]
             if (tick.epoch, tick.n) != (epoch, n + 1):
                 raise GapError
             self._positions[names] = tick.epoch, tick.n
-            mirror.apply(self.shards.tick(names, tick, mirror.epoch, mirror.n + 1))
+            mirror.apply(self.shards.tick(names, tick, mirror.epoch, mirror.n + 1), self._committed_us.get(names))
+            if self.shards.count > 1:
+                self._committed_us[names] = tick.at_us
             # A long queue must not keep requests waiting.
             await asyncio.sleep(0)
         # Others are followed all the same where one cannot be.
         for failed in self._failing.values():
             raise failed
         self._why = ""
-        return bool(found)
+        return any(found)
 
     async def _next(self, names: keys.Keys) -> list[Tick] | Exception:
         """The ticks of a shard behind those that were applied, none where there were none within a second; or what failed."""

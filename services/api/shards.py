@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from services.flows import traffic
 from services.flows.history import Passed
 from services.flows.keys import LEDGER, Keys, shard_of
 from services.flows.scope import Scope
@@ -17,11 +19,20 @@ Bucket = Mapping[int, Mapping[Scope, Passed]]
 
 
 class Stored(NamedTuple):
-    """What a shard has in Redis, or all of them together."""
+    """What a shard has in Redis; ticks as they are there, since decoded ones of two minutes take ten times the memory."""
 
     session: Session
     rows: list[Row]
-    ticks: list[Tick]
+    ticks: Sequence[bytes]
+    buckets: Mapping[int, Bucket]
+
+
+class Whole(NamedTuple):
+    """What all shards have together; ticks are decoded one by one, and raise TrafficError."""
+
+    session: Session
+    rows: list[Row]
+    ticks: Iterator[Tick]
     buckets: Mapping[int, Bucket]
 
 
@@ -63,26 +74,14 @@ class Shards:
             return tick
         self._gauges[names] = tick.pending_bytes, tick.overlap_bytes
         pending, overlap = map(sum, zip(*self._gauges.values(), strict=True))
-        return replace(
-            tick,
-            epoch=epoch,
-            n=n,
-            changes=tuple(replace(one, number=self.number(names, one.number)) for one in tick.changes),
-            identities={self.number(names, number): one for number, one in tick.identities.items()},
-            removed=tuple(self.number(names, number) for number in tick.removed),
-            pending_bytes=pending,
-            overlap_bytes=overlap,
-        )
+        return replace(self._numbered(names, tick, epoch, n), pending_bytes=pending, overlap_bytes=overlap)
 
-    def together(self, parts: Mapping[Keys, Stored]) -> Stored:
+    def together(self, parts: Mapping[Keys, Stored]) -> Whole:
         """What all of them hold."""
         if self.count == 1:
-            return next(iter(parts.values()))
-        # The sums of gauges begin with what the totals say, not with what ticks said before.
-        told = [(tick.at_us, names, tick) for names, part in parts.items() for tick in part.ticks]
-        told.sort(key=lambda one: one[0])
+            [only] = parts.values()
+            return Whole(only.session, only.rows, map(traffic.decode_tick, only.ticks), only.buckets)
         epoch = secrets.randbits(48) + 1
-        ticks = [self.tick(names, tick, epoch, n) for n, (_, names, tick) in enumerate(told, 1)]
         self._gauges = {
             names: (part.session.pending_bytes, part.session.overlap_bytes) for names, part in parts.items()
         }
@@ -93,7 +92,26 @@ class Shards:
         rows = [
             replace(row, number=self.number(names, row.number)) for names, part in parts.items() for row in part.rows
         ]
-        return Stored(self._session([part.session for part in parts.values()], epoch, len(ticks)), rows, ticks, buckets)
+        session = self._session(
+            [part.session for part in parts.values()], epoch, sum(len(p.ticks) for p in parts.values())
+        )
+        return Whole(session, rows, self._in_turn(parts, epoch), buckets)
+
+    def _in_turn(self, parts: Mapping[Keys, Stored], epoch: int) -> Iterator[Tick]:
+        """All shards' ticks by the time of their commits; those of one shard stay in its order where the clock was set back."""
+        each = [_decoded(names, part.ticks) for names, part in parts.items()]
+        told = heapq.merge(*each, key=lambda one: one[1].at_us)
+        return (self._numbered(names, tick, epoch, n) for n, (names, tick) in enumerate(told, 1))
+
+    def _numbered(self, names: Keys, tick: Tick, epoch: int, n: int) -> Tick:
+        return replace(
+            tick,
+            epoch=epoch,
+            n=n,
+            changes=tuple(replace(one, number=self.number(names, one.number)) for one in tick.changes),
+            identities={self.number(names, number): one for number, one in tick.identities.items()},
+            removed=tuple(self.number(names, number) for number in tick.removed),
+        )
 
     def _session(self, parts: Sequence[Session], epoch: int, n: int) -> Session:
         cluster: ByScope = {}
@@ -118,3 +136,7 @@ class Shards:
         """The number here of a shard's row."""
         assert isinstance(names.shard, int), "the ledger has no rows"
         return row * self.count + names.shard
+
+
+def _decoded(names: Keys, ticks: Sequence[bytes]) -> Iterator[tuple[Keys, Tick]]:
+    return ((names, traffic.decode_tick(one)) for one in ticks)

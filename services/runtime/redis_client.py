@@ -17,7 +17,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisCluste
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from services.flows.keys import Keys
+from services.flows.keys import APPLIED_CURSOR, Keys
 from services.runtime.errors import PodloxxError, UsageError
 from services.runtime.settings import CommonSettings, without_password
 
@@ -57,10 +57,14 @@ class StoreError(PodloxxError):
 
 class _Cluster(RedisCluster):
     async def initialize(self, *args: Any, **more: Any) -> RedisCluster:
-        """Learn which node has what; raises ConnectionError, where the client has an exception that is no RedisError."""
+        """Learn which node has what; raises RedisError, where the client has an exception that is none."""
         try:
             return await super().initialize(*args, **more)
         except RedisClusterException as error:
+            # Of a user who may not ask for the nodes it says that they are no cluster's.
+            told = error.__cause__.__context__ if error.__cause__ else None
+            if isinstance(told, NoPermissionError):
+                raise NoPermissionError(str(told)) from error
             raise RedisConnectionError(str(error)) from error
 
 
@@ -82,7 +86,7 @@ def connect(settings: CommonSettings) -> Redis:
         "health_check_interval": 0,
     }
     try:
-        if not _CLUSTER.match(settings.redis_url):
+        if not is_cluster(settings):
             return Redis.from_url(settings.redis_url, **how)
         return cast("Redis", _Cluster(startup_nodes=_nodes(settings.redis_url), ssl=_is_tls(settings), **how))
     except ValueError as error:
@@ -94,12 +98,20 @@ def connect(settings: CommonSettings) -> Redis:
 async def now_us(redis: Redis) -> int:
     """Redis's clock in microseconds. Of a cluster's nodes it is always the one that has the first shard."""
     client: Any = redis
-    if isinstance(client, RedisCluster):
-        await client.initialize()
-        seconds, micros = await client.time(target_nodes=client.get_node_from_key(Keys().lease))
-    else:
-        seconds, micros = await client.time()
+    seconds, micros = await (_time_of_cluster(client) if isinstance(client, RedisCluster) else client.time())
     return int(seconds) * 1_000_000 + int(micros)
+
+
+async def _time_of_cluster(client: Any) -> tuple[int, int]:
+    await client.initialize()
+    while True:
+        node = client.get_node_from_key(Keys().applied)
+        told: tuple[int, int] = await client.time(target_nodes=node)
+        # Any node tells the time, also one that has the shard no more: that is said only where a key of it is asked
+        # for. Every user may ask for this one.
+        await client.hmget(Keys().applied, [APPLIED_CURSOR])
+        if client.get_node_from_key(Keys().applied) == node:
+            return told
 
 
 @asynccontextmanager
@@ -118,6 +130,11 @@ async def one_node(settings: CommonSettings) -> AsyncIterator[Redis]:
         yield client
     finally:
         await client.aclose()
+
+
+def is_cluster(settings: CommonSettings) -> bool:
+    """Whether the store is a Redis Cluster."""
+    return _CLUSTER.match(settings.redis_url) is not None
 
 
 def _is_tls(settings: CommonSettings) -> bool:
@@ -143,7 +160,7 @@ def translating(what: str) -> Iterator[None]:
     """Turn Redis's errors into a StoreError that says what was being done."""
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (RedisError, RedisClusterException, OSError) as error:
         # On a unix socket the client reports a wrong password as a plain ConnectionError.
         if isinstance(error, AuthenticationError | NoPermissionError) or "password" in str(error):
             raise StoreError(

@@ -33,6 +33,8 @@ async def look(settings: CommonSettings) -> list[Finding]:
     except (RedisError, OSError, TimeoutError) as error:
         why = str(error) or f"no answer within {_ANSWER_S:.0f} s"
         mend = "check --redis-url, --redis-user and --redis-password-file, and that it runs"
+        if isinstance(error, NoPermissionError) and redis_client.is_cluster(settings):
+            mend = "give the user, with every node of the cluster, +cluster|slots and +command too"
         # The client begins with a HELLO, which came with Redis 6.
         return [Finding("store", State.PROBLEM, f"{where}: {why}", _NEWER if "hello" in why.lower() else mend)]
 

@@ -22,7 +22,7 @@ from tests.support.wait import until
 async def two(redis: Any, aggregators: Aggregators) -> Two:
     """Two pods of two shards, which have talked for a second."""
     start(aggregators)
-    await until(lambda: all_own(redis), "all have begun")
+    await until(lambda: all_own(redis), "all have begun", timeout_s=30)
     seconds, _ = await redis.time()
     two = Two(redis, began=int(seconds))
     await two.talk(20_000)

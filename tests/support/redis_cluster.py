@@ -90,6 +90,27 @@ class RedisCluster:
                 with self.node(number) as client:
                     client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[to])
 
+    def user(self, name: str, password: str, rules: str) -> None:
+        """Give a user rights, with each node, since each has users of its own."""
+        for number in range(MASTERS):
+            with self.node(number) as client:
+                client.execute_command("ACL", "SETUSER", name, "on", f">{password}", *rules.split())
+
+    def forget_commands(self) -> None:
+        """Count commands anew."""
+        for number in range(MASTERS):
+            with self.node(number) as client:
+                client.config_resetstat()
+
+    def commands(self, name: str) -> list[int]:
+        """How often each node carried a command out."""
+        found = []
+        for number in range(MASTERS):
+            with self.node(number) as client:
+                stats: Any = client.info("commandstats")
+                found.append(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)))
+        return found
+
     def stop(self) -> None:
         """End all."""
         for number, process in enumerate(self._processes):

@@ -9,6 +9,7 @@ from typing import Any
 from services.flows import keys, peer_store, traffic
 from services.flows.scope import Scope
 from services.flows.traffic import ROW_COUNTERS, ByScope, Identity, NodeReport, Peer, Row, RowChange, Session, Tick
+from services.runtime import redis_client
 
 SECOND = 1_000_000
 NAMES = keys.Keys(0)
@@ -62,10 +63,12 @@ class Shard:
     started_us: int = 1_700_000_000 * SECOND
     n: int = 0
     rows: dict[int, Row] = field(default_factory=dict)
+    names: keys.Keys = NAMES
+    shards: int = 1
     session: Session = field(init=False)
 
     def __post_init__(self) -> None:
-        self.session = Session(self.epoch, 0, self.started_us)
+        self.session = Session(self.epoch, 0, self.started_us, shards=self.shards)
 
     async def commit(
         self,
@@ -90,15 +93,15 @@ class Shard:
         )
         self._add(tick)
         async with self.redis.pipeline(transaction=True) as pipe:
-            pipe.delete(NAMES.totals)
+            pipe.delete(self.names.totals)
             pipe.hset(
-                NAMES.totals,
+                self.names.totals,
                 mapping={
                     "session": traffic.encode_session(self.session),
                     **{f"row:{number}": traffic.encode_row(row) for number, row in self.rows.items()},
                 },
             )
-            pipe.xadd(NAMES.ticks, {keys.FIELD_TICK: traffic.encode_tick(tick)}, id=tick.id)
+            pipe.xadd(self.names.ticks, {keys.FIELD_TICK: traffic.encode_tick(tick)}, id=tick.id)
             await pipe.execute()
         return tick
 
@@ -107,12 +110,11 @@ class Shard:
         stored = {
             peer_store.peer_key(one): peer_store.encode_peer(one.counts, one.first_us, one.last_us) for one in peers
         }
-        await self.redis.hset(NAMES.peers(number), mapping=stored)
+        await self.redis.hset(self.names.peers(number), mapping=stored)
 
     async def now_us(self) -> int:
         """Redis's clock."""
-        seconds, micros = await self.redis.time()
-        return int(seconds) * SECOND + int(micros)
+        return await redis_client.now_us(self.redis)
 
     def _add(self, tick: Tick) -> None:
         for number, identity in tick.identities.items():

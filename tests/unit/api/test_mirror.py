@@ -230,3 +230,18 @@ def test_the_timeline_is_bounded(mirror: Mirror) -> None:
     for n in range(HISTORY_BUCKETS + 20):
         mirror.apply(tick(11 + n, second=5 * n))
     assert len(mirror.timeline) == HISTORY_BUCKETS
+
+
+def test_a_tick_of_another_shard_may_come_late(mirror: Mirror) -> None:
+    mirror.apply(tick(11, change(1, talked(tx_bytes=500)), second=20, nodes=("node-a",)), START + 19 * SECOND)
+    mirror.apply(tick(12, change(2, talked(rx_bytes=500)), second=10, nodes=("node-b",)), START + 9 * SECOND)
+    assert (mirror.at_us, mirror.now_us) == (START + 20 * SECOND, START + 20 * SECOND)
+    assert (mirror.live("node-a"), mirror.live("node-b")) == (True, False)
+
+
+def test_a_clock_that_was_set_back_shows_in_each_shards_own_ticks(mirror: Mirror) -> None:
+    mirror.apply(tick(11, second=3600, nodes=("node-a",)), START + 3599 * SECOND)
+    mirror.apply(tick(12, second=1, nodes=("node-a",)), START + 3600 * SECOND)
+    assert (mirror.at_us, mirror.now_us) == (START + SECOND, START + SECOND)
+    mirror.apply(tick(13, second=1.2, nodes=("node-b",)), START + 3599 * SECOND)
+    assert mirror.live_nodes() == {"node-a", "node-b"}
