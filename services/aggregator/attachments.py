@@ -283,6 +283,7 @@ class Points:
             addresses=attachment.addresses,
             pod_uid=attachment.pod_uid,
             first=counters,
+            hidden=attachment.hidden,
             accounted=counters,
         )
         key = batch.boot, attachment.id

@@ -17,7 +17,7 @@ import numpy as np
 
 from services.aggregator.attachments import Points
 from services.aggregator.metering import Captured, Reading, captured, metered
-from services.aggregator.point import Key, Point
+from services.aggregator.point import Key, Point, first_alike
 from services.flows import coverage
 from services.flows.coverage import (
     LINE,
@@ -201,7 +201,11 @@ class Meters:
     def _begin(self, node: _Node, batch: Batch, window: Window, attachment: Attachment, lost_before: int) -> _Meter:
         """Meter an attachment from now on, and no more the one that was there before."""
         before = node.meters.get((attachment.interface, attachment.index))
-        begun = _begun(batch, window, attachment, self._shown(before) if before else None, lost_before)
+        shown, first = self._shown(before) if before else None, attachment.first_counters
+        old = self._points.known.get(before.key) if before else None
+        if old is not None and first is not None:
+            first = first_alike(old, self._points.known[batch.boot, attachment.id])
+        begun = _begun(batch, window, attachment, shown, first, lost_before)
         if before is not None:
             self._drop(node, before)
         return self._put(node, begun)
@@ -230,15 +234,23 @@ _MEASURED: Final[Mapping[tuple[int, int], Coverage | None]] = {
 
 
 def _begun(
-    batch: Batch, window: Window, attachment: Attachment, before: InterfaceCoverage | None, lost_before: int
+    batch: Batch,
+    window: Window,
+    attachment: Attachment,
+    before: InterfaceCoverage | None,
+    alike: InterfaceCounters | None,
+    lost_before: int,
 ) -> InterfaceCoverage:
-    """The meter of an attachment that was not metered yet; `before` is the last one of its interface."""
+    """The meter of an attachment that was not metered yet.
+
+    `before` is the last one of its interface; its agent would have read `alike` where this one began.
+    """
     # Where its first windows are gone, what passed in them is in no session's totals.
     first = attachment.attached_us >= window.start_us and attachment.first_counters is not None
     counters = attachment.first_counters if first else attachment.counters
     gap = NOTHING
     if first and before is not None and before.boot != batch.boot:
-        gap = _missed_between(before, attachment.first_counters)
+        gap = _missed_between(before, alike)
     return InterfaceCoverage(
         interface=attachment.interface,
         index=attachment.index,

@@ -64,6 +64,8 @@ class Point:
     """Its pod's, where its agent tells that."""
     hides: bool = False
     """Whether its agent told that what the pod received did not pass the node's end of its link."""
+    hidden: InterfaceCounters | None = None
+    """What of `first` did not pass the node's end of its link; None where `first` is that end's own."""
     left: InterfaceCounters = NOTHING
     """What passed unseen and is to be booked with the next window."""
     asked: int = -1
@@ -125,6 +127,17 @@ def counters_before(attachment: Attachment) -> InterfaceCounters | None:
     return None if attachment.first_counters is None else plus(attachment.first_counters, attachment.passed)
 
 
+def first_alike(before: Point, point: Point) -> InterfaceCounters:
+    """A point's first counters as the agent before it would have read them.
+
+    An agent that may not read the pod's own end of a link counts from the node's: what its successor, which may, finds
+    to have passed unseen had passed since the link was made, and is in no gap.
+    """
+    first = point.first or NOTHING
+    of_node = before.hidden is None and not before.hides
+    return beyond(first, point.hidden) if of_node and point.hidden else first
+
+
 def gap_between(key: Key, before: Point | None, point: Point) -> Gap | None:
     """What passed between two agents' points on one interface; None where its counters do not go on."""
     if before is None or before.accounted is None or point.first is None:
@@ -132,6 +145,7 @@ def gap_between(key: Key, before: Point | None, point: Point) -> Gap | None:
     if before.detached_us is not None:
         # That interface ended: one of the same name and index is another one.
         return None
-    if not went_on(before.accounted, point.first):
+    first = first_alike(before, point)
+    if not went_on(before.accounted, first):
         return None
-    return Gap(key, beyond(point.first, before.accounted), before.reported_us, max(point.from_us, before.reported_us))
+    return Gap(key, beyond(first, before.accounted), before.reported_us, max(point.from_us, before.reported_us))

@@ -34,6 +34,7 @@ def points_out(points: Points, node: str) -> list[dict[str, Any]]:
             "gap": [point.gap_from_us, point.gap_to_us],
             "measured": point.measured.value if point.measured else None,
             "hides": point.hides,
+            "hidden": _counters_out(point.hidden),
             "left": _counters_out(point.left),
         }
         for (_, number), point in points.of_node.get(node, {}).items()
@@ -63,6 +64,7 @@ def point_in(raw: dict[str, Any]) -> tuple[int, Point]:
         gap_to_us=raw["gap"][1],
         measured=Coverage(raw["measured"]) if raw["measured"] else None,
         hides=raw["hides"],
+        hidden=_counters_in(raw.get("hidden")),
         left=InterfaceCounters(*raw["left"]),
     )
 

@@ -85,7 +85,7 @@ class Agent:
         hidden = self.hidden()
         async with asyncio.TaskGroup() as tasks:
             for link in change.added:
-                before = hidden.get(link.index, NOTHING)
+                before = hidden.get(link.index)
                 tasks.create_task(self._attach(link, counters.get(link.index), before, change.since_us))
         await self._settle(change.added)
 
@@ -120,20 +120,22 @@ class Agent:
             replace(entry, addresses=more_addresses(entry.addresses, drained.senders.get(entry.id, frozenset())))
             for entry in closed
         )
-        flows = np.concatenate([self.folder.fold(drained.rows), beside(Kind.HIDDEN, self._newly_hidden())])
+        hidden = self.hidden()
+        flows = np.concatenate([self.folder.fold(drained.rows), beside(Kind.HIDDEN, self._newly_hidden(hidden))])
         self.emit(Window(self._start_us, end, (*late, *self.attachments.values()), flows, drained.loss))
         self._start_us = end
         captured = by_attachment(flows)
         for index, entry in self.attachments.items():
-            self.attachments[index] = replace(entry, passed=plus(entry.passed, captured.get(entry.id, NOTHING)))
+            passed = plus(entry.passed, captured.get(entry.id, NOTHING))
+            self.attachments[index] = replace(entry, passed=passed, hidden=hidden.get(index, entry.hidden))
 
-    def _newly_hidden(self) -> dict[int, InterfaceCounters]:
+    def _newly_hidden(self, hidden: Counters) -> dict[int, InterfaceCounters]:
         """What was not told yet of what is hidden, by attachment.
 
-        It is read after the source was drained: so it holds all that others on the node were seen to send.
+        `hidden` is read after the source was drained: so it holds all that others on the node were seen to send.
         """
         found = {}
-        for index, counters in self.hidden().items():
+        for index, counters in hidden.items():
             entry = self.attachments.get(index)
             if entry is not None:
                 more = beyond(counters, self._told.get(entry.id, NOTHING))
@@ -143,7 +145,7 @@ class Agent:
         return found
 
     async def _attach(
-        self, link: Link, counters: InterfaceCounters | None, hidden: InterfaceCounters, since_us: int | None
+        self, link: Link, counters: InterfaceCounters | None, hidden: InterfaceCounters | None, since_us: int | None
     ) -> None:
         number = next(self._ids)
         try:
@@ -152,7 +154,7 @@ class Agent:
             # A pod that ended at once takes its link along before we get there.
             _log.info("link-gone-before-attach", interface=link.name, error=str(error))
             return
-        self._told[number] = hidden
+        self._told[number] = hidden or NOTHING
         self.attachments[link.index] = Attachment(
             id=number,
             interface=link.name,
@@ -162,6 +164,7 @@ class Agent:
             addresses=link.addresses[:_ADDRESSES],
             counters=counters,
             first_counters=counters,
+            hidden=hidden,
         )
         if since_us is not None:
             self.discovery.add(self.clock.monotonic_us() - since_us)

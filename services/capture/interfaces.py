@@ -110,13 +110,13 @@ class LinkMonitor:
         return frozenset() if link.peer_netns is None else self._pod_side.addresses(link.peer_netns)
 
     def hidden(self) -> dict[int, InterfaceCounters]:
-        """What of pods' own counters did not pass the node's ends, read now; only where there is any."""
+        """What of pods' own counters did not pass the node's ends, read now; only where these could be read."""
         for index in list(self._hidden):
             link = self._selected[index]
             own, host = self._read_own(link), self._pod_side.counters(index, None)
             if own is not None and host is not None:
                 self._told(link, _pod_view(link, host), own)
-        return dict(self._hidden)
+        return {index: self._hidden.get(index, NOTHING) for index in self._own}
 
     def now(self, link: Link) -> InterfaceCounters | None:
         """What `counters` would say of a link, at once; None where it is gone or both its ends do not count the same."""

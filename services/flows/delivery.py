@@ -195,7 +195,7 @@ def merge(earlier: Window, later: Window) -> Window:
     for entry in later.attachments:
         before = attachments.get(entry.id, entry)
         addresses = _union(before.addresses, entry.addresses)
-        attachments[entry.id] = replace(entry, addresses=addresses, passed=before.passed)
+        attachments[entry.id] = replace(entry, addresses=addresses, passed=before.passed, hidden=before.hidden)
     loss = dict(earlier.loss)
     for reason, packets in later.loss.items():
         loss[reason] = loss.get(reason, 0) + packets

@@ -168,7 +168,9 @@ class Attachment:
     `id` is the agent's own and never used twice within a boot id. Times are the agent's
     monotonic microseconds. `addresses` are those of the pod, as far as routes or frames from
     its side showed them. `passed` is what its agent captured of it before this window, with
-    what passed between `first_counters` and the attachment as far as that is known. `pod_uid` is that of the pod, where the agent knows it (by its control group), else empty.
+    what passed between `first_counters` and the attachment as far as that is known. `pod_uid` is
+    that of the pod, where the agent knows it (by its control group), else empty. `hidden` is what of the counters had
+    not passed the node's end of the link before this window; None where the counters are that end's own.
     """
 
     id: int
@@ -183,6 +185,7 @@ class Attachment:
     coverage: Coverage = Coverage.FULL
     passed: InterfaceCounters = NOTHING
     pod_uid: str = ""
+    hidden: InterfaceCounters | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

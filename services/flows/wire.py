@@ -31,7 +31,7 @@ from services.flows.delta import (
 )
 from services.flows.table import group_columns, transposed
 
-VERSION: Final = 4
+VERSION: Final = 5
 _PLAIN: Final = ("attachment", "kind", "protocol", "server", "port", *COUNTERS)
 _WORD: Final = {name: offset // 8 for name, (kind, offset, *_) in (FLOW.fields or {}).items() if kind.itemsize == 8}
 """Which word of a row each column is that takes a whole one."""
@@ -133,13 +133,14 @@ def _attachment_out(entry: Attachment) -> list[Any]:
         entry.coverage.value,
         _counters_out(entry.passed),
         entry.pod_uid,
+        _counters_out(entry.hidden),
     ]
 
 
 def _attachment_in(raw: object) -> Attachment:
-    if not isinstance(raw, list) or len(raw) != 12:
-        raise WireError("attachment is not a list of 12")
-    number, interface, index, source, attached, detached, packed, counters, first, coverage, passed, uid = raw
+    if not isinstance(raw, list) or len(raw) != 13:
+        raise WireError("attachment is not a list of 13")
+    number, interface, index, source, attached, detached, packed, counters, first, coverage, passed, uid, hidden = raw
     if tuple(map(type, (*raw[:5], packed, uid))) != _ATTACHMENT or not isinstance(detached, int | None):
         raise WireError("attachment has a field of the wrong type")
     if not 0 <= number < 1 << 32 or len(packed) % 16:
@@ -160,6 +161,7 @@ def _attachment_in(raw: object) -> Attachment:
         coverage=seen,
         passed=_counters_in(passed) or NOTHING,
         pod_uid=uid,
+        hidden=_counters_in(hidden),
     )
 
 

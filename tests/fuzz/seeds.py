@@ -53,7 +53,9 @@ def batches() -> list[bytes]:
     grouped = replace(
         attachment(3, "10.1.0.3", interface="cri-abc", first=None), source="cgroup", index=77, pod_uid="pod-uid"
     )
-    half = replace(attachment(4, "10.1.0.4"), source="tcx", coverage=Coverage.EGRESS_ONLY)
+    half = replace(
+        attachment(4, "10.1.0.4"), source="tcx", coverage=Coverage.EGRESS_ONLY, hidden=InterfaceCounters(0, 0, 700, 7)
+    )
     several = [window([web], flow(1, "1.1.1.1", tx=100 * at), second=4 + at) for at in range(1, 4)]
     windows = [
         [window([web], flow(1, "1.1.1.1", tx=900))],

@@ -39,6 +39,7 @@ attachments = st.builds(
     coverage=st.sampled_from(Coverage),
     passed=interface_counters,
     pod_uid=st.text(max_size=40),
+    hidden=st.none() | interface_counters,
 )
 
 

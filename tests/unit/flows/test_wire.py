@@ -101,7 +101,7 @@ def change_attachment(at: int, value: object) -> dict[str, Any]:
         (change_attachment(9, "half"), "coverage 'half'"),
         (change_attachment(10, [1, 2, 3, -4]), "four counts"),
         (change_attachment(11, 3), "wrong type"),
-        (change_window(attachments=[[1]]), "list of 12"),
+        (change_window(attachments=[[1]]), "list of 13"),
     ],
 )
 def test_what_is_wrong_is_named(whole: object, message: str) -> None:
