@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from services.capture import netlink
 from services.capture.links import Link, LinkChange, NodeAddress, Route, Selection, selected
-from services.capture.pod_side import PodSide
+from services.capture.pod_side import PodSide, Where
 from services.flows.address import Address
 from services.flows.coverage import beyond, plus
 from services.flows.delta import NOTHING, InterfaceCounters
@@ -98,12 +98,7 @@ class LinkMonitor:
 
     def own(self) -> dict[int, InterfaceCounters]:
         """The counters of pods' own ends by the node's index; only those that could be read."""
-        found = {}
-        for index, link in list(self._selected.items()):
-            own = self._read_own(link)
-            if own is not None:
-                found[index] = own
-        return found
+        return self._read_own(list(self._selected))
 
     def own_addresses(self, link: Link) -> frozenset[Address]:
         """What addresses a pod has in its own namespace; none where nobody may ask."""
@@ -111,11 +106,11 @@ class LinkMonitor:
 
     def hidden(self) -> dict[int, InterfaceCounters]:
         """What of pods' own counters did not pass the node's ends, read now; only where these could be read."""
-        for index in list(self._hidden):
-            link = self._selected[index]
-            own, host = self._read_own(link), self._pod_side.counters(index, None)
-            if own is not None and host is not None:
-                self._told(link, _pod_view(link, host), own)
+        own = self._read_own(list(self._hidden))
+        for index, host in zip(own, self._pod_side.counters([(index, None) for index in own]), strict=True):
+            if host is not None:
+                link = self._selected[index]
+                self._told(link, _pod_view(link, host), own[index])
         return {index: self._hidden.get(index, NOTHING) for index in self._own}
 
     def now(self, link: Link) -> InterfaceCounters | None:
@@ -140,12 +135,19 @@ class LinkMonitor:
             self._hidden[link.index] = hidden
         return own
 
-    def _read_own(self, link: Link) -> InterfaceCounters | None:
-        seen = self._seen.get(link.index)
-        if link.pod_side or link.peer_netns is None or seen is None or seen.peer_index is None:
-            return None
-        found = self._pod_side.counters(seen.peer_index, link.peer_netns)
-        return None if found is None else _pod_view(replace(link, pod_side=True), found)
+    def _read_own(self, indexes: Iterable[int]) -> dict[int, InterfaceCounters]:
+        """The counters of pods' own ends of some links, where they can be read."""
+        asked: dict[int, Where] = {}
+        for index in indexes:
+            link, seen = self._selected[index], self._seen.get(index)
+            if not link.pod_side and link.peer_netns is not None and seen is not None and seen.peer_index is not None:
+                asked[index] = seen.peer_index, link.peer_netns
+        found = zip(asked, self._pod_side.counters(list(asked.values())), strict=True)
+        return {
+            index: _pod_view(replace(self._selected[index], pod_side=True), one)
+            for index, one in found
+            if one is not None
+        }
 
     async def changes(self) -> AsyncIterator[LinkChange]:
         """The links that are there, then every change, without end.

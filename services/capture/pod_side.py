@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from types import TracebackType
 from typing import Final, Self
@@ -31,6 +31,10 @@ _SOL_NETLINK, _STRICT = 270, 12
 _ANSWER_S: Final = 2.0
 """The kernel answers within microseconds; it never fails to."""
 _MOST_BYTES: Final = 1 << 16
+_AT_ONCE: Final = 32
+"""Requests that are sent together: their answers, 4 kB each as the kernel counts them, fit into what a socket holds."""
+Where = tuple[int, int | None]
+"""A link by its index in a namespace, by the number that the node has for that; None: the node's own."""
 _REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
 
 
@@ -65,18 +69,16 @@ class PodSide:
         """Give the socket back."""
         self._socket.close()
 
-    def counters(self, index: int, netns: int | None) -> HostCounters | None:
-        """The counters of a link by its index in a namespace of which the node has this number, None: its own.
-
-        None where nobody may ask, or the link is gone.
-        """
-        body = _LINK.pack(0, 0, index, 0, 0)
-        if netns is not None:
-            body += _NUMBER.pack(8, _LINK_TARGET, netns)
-        for kind, message in self._ask(_GETLINK, body, 0):
-            if kind != _ERROR_TYPE:
-                return _counters(message)
-        return None
+    def counters(self, links: Sequence[Where]) -> list[HostCounters | None]:
+        """The counters of links, in their order; None for one that is gone, and for all where nobody may ask."""
+        found: list[HostCounters | None] = [None] * len(links)
+        for at in range(0, len(links), _AT_ONCE):
+            some = links[at : at + _AT_ONCE]
+            first = self._number + 1
+            for number, kind, message in self._ask([(_GETLINK, _link_body(*link), 0) for link in some]):
+                if kind != _ERROR_TYPE:
+                    found[at + number - first] = _counters(message)
+        return found
 
     def addresses(self, netns: int) -> frozenset[Address]:
         """All addresses in a namespace but those of loopback; none where nobody may ask."""
@@ -85,36 +87,49 @@ class PodSide:
         body = _ADDRESS.pack(0, 0, 0, 0, 0) + _NUMBER.pack(8, _ADDRESS_TARGET, netns)
         found = set()
         parse = MarshalRtnl().parse
-        for kind, message in self._ask(_GETADDR, body, _DUMP):
+        for _, kind, message in self._ask([(_GETADDR, body, _DUMP)]):
             if kind == _NEWADDR:
                 found |= {node_address(one).address for one in parse(message)}
         return frozenset(one for one in found if not one.is_loopback)
 
-    def _ask(self, kind: int, body: bytes, flags: int) -> Iterator[tuple[int, bytes]]:
-        """The messages of the answer, with their types; nothing where nobody may ask."""
+    def _ask(self, requests: Sequence[tuple[int, bytes, int]]) -> Iterator[tuple[int, int, bytes]]:
+        """The messages of the answers, with their requests' numbers, and their types; nothing where nobody may ask.
+
+        A request is its type, its body and its flags; they are numbered one after the other, and sent together.
+        """
         if not self.allowed:
             return
-        self._number += 1
+        sent, waiting = [], {}
+        for kind, body, flags in requests:
+            self._number += 1
+            waiting[self._number] = flags
+            length = _HEADER.size + len(body)
+            sent.append(_HEADER.pack(length, kind, _REQUEST | flags, self._number, 0) + body + bytes(-length % 4))
         try:
-            self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags, self._number, 0) + body)
-            while True:
+            self._socket.send(b"".join(sent))
+            while waiting:
                 data = self._socket.recv(_MOST_BYTES)
                 for answer, number, message in _messages(data):
-                    if number != self._number:
+                    if number not in waiting:
                         continue
                     if answer == _ERROR_TYPE:
                         self._refused(-_ERROR.unpack_from(message, _HEADER.size)[0])
                     elif answer != _DONE_TYPE:
-                        yield answer, message
-                    if answer in {_ERROR_TYPE, _DONE_TYPE} or not flags:
-                        return
+                        yield number, answer, message
+                    if answer in {_ERROR_TYPE, _DONE_TYPE} or not waiting[number]:
+                        del waiting[number]
         except OSError as error:
             _log.info("pod-side-not-read", error=str(error))
 
     def _refused(self, number: int) -> None:
-        if number in _REFUSED:
+        if number in _REFUSED and self.allowed:
             self.allowed = False
             _log.info("pod-side-not-allowed", needs="CAP_NET_ADMIN", consequence="pods' own counters are not known")
+
+
+def _link_body(index: int, netns: int | None) -> bytes:
+    body = _LINK.pack(0, 0, index, 0, 0)
+    return body if netns is None else body + _NUMBER.pack(8, _LINK_TARGET, netns)
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
