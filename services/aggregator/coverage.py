@@ -204,7 +204,7 @@ class Meters:
         shown, first = self._shown(before) if before else None, attachment.first_counters
         old = self._points.known.get(before.key) if before else None
         if old is not None and first is not None:
-            first = first_alike(old, self._points.known[batch.boot, attachment.id])
+            first = first_alike(old, first, attachment.hidden)
         begun = _begun(batch, window, attachment, shown, first, lost_before)
         if before is not None:
             self._drop(node, before)

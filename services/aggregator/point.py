@@ -127,15 +127,14 @@ def counters_before(attachment: Attachment) -> InterfaceCounters | None:
     return None if attachment.first_counters is None else plus(attachment.first_counters, attachment.passed)
 
 
-def first_alike(before: Point, point: Point) -> InterfaceCounters:
-    """A point's first counters as the agent before it would have read them.
+def first_alike(before: Point, first: InterfaceCounters, hidden: InterfaceCounters | None) -> InterfaceCounters:
+    """An agent's first counters of an interface as the agent of the point before would have read them.
 
     An agent that may not read the pod's own end of a link counts from the node's: what its successor, which may, finds
-    to have passed unseen had passed since the link was made, and is in no gap.
+    to have passed unseen (`hidden`) had passed since the link was made, and is in no gap.
     """
-    first = point.first or NOTHING
     of_node = before.hidden is None and not before.hides
-    return beyond(first, point.hidden) if of_node and point.hidden else first
+    return beyond(first, hidden) if of_node and hidden is not None else first
 
 
 def gap_between(key: Key, before: Point | None, point: Point) -> Gap | None:
@@ -145,7 +144,7 @@ def gap_between(key: Key, before: Point | None, point: Point) -> Gap | None:
     if before.detached_us is not None:
         # That interface ended: one of the same name and index is another one.
         return None
-    first = first_alike(before, point)
+    first = first_alike(before, point.first, point.hidden)
     if not went_on(before.accounted, first):
         return None
     return Gap(key, beyond(first, before.accounted), before.reported_us, max(point.from_us, before.reported_us))

@@ -118,8 +118,8 @@ class LinkMonitor:
         if link.index in self._hidden:
             return None
         if link.index in self._own:
-            return self._read_own(link)
-        found = self._node_side.counters(link.index, None)
+            return self._read_own([link.index]).get(link.index)
+        [found] = self._node_side.counters([(link.index, None)])
         return None if found is None else _pod_view(link, found)
 
     def _told(self, link: Link, host: InterfaceCounters, own: InterfaceCounters | None) -> InterfaceCounters:
