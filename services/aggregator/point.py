@@ -91,7 +91,8 @@ class Point:
     @property
     def covered(self) -> Coverage:
         """How much of its pod's traffic it sees, as far as anybody knows."""
-        return self.measured or self.coverage
+        covered = self.measured or self.coverage
+        return Coverage.EGRESS_ONLY if self.hides and covered is Coverage.FULL else covered
 
 
 @dataclass(frozen=True, slots=True)
