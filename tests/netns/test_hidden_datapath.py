@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -217,13 +218,13 @@ def test_who_may_not_ask_takes_what_was_sent_on_the_node_and_says_egress_only(pl
 
 
 def test_a_pod_that_is_hidden_from_one_other_only_is_not_said_to_be_seen_whole() -> None:
-    async def scenario() -> None:
+    async def scenario(one_way: World) -> None:
         # What web sends to it goes past the node's end, all else does not.
-        with handing_over(place.node, "web0", {API: "api0", API6: "api0"}):
+        with handing_over(one_way.node, "web0", {API: "api0", API6: "api0"}):
             async with watching("ebpf") as one:
-                since = Since(place)
+                since = Since(one_way)
                 for _ in range(4):
-                    talk(place, rounds=1)
+                    talk(one_way, rounds=1)
                     await one.flush()
                 await exact(one, since, "web", "api", "open0")
                 coverage = {row.identity.pod: row.identity.coverage for row in one.totals.rows.by_number.values()}
@@ -235,8 +236,8 @@ def test_a_pod_that_is_hidden_from_one_other_only_is_not_said_to_be_seen_whole()
                 cluster = counted_once(one)
                 assert cluster[:2] == [sum(row(one, pod)[at] for pod in ("web", "api", "open0")) for at in (0, 1)]
 
-    with world(hidden=False) as place:
-        inside(place.node, scenario)
+    with world(hidden=False) as one_way:
+        inside(one_way.node, partial(scenario, one_way))
 
 
 NOT_ALLOWED = """
