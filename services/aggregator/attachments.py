@@ -104,12 +104,6 @@ class Points:
             point.measured = measured
             self._show(point)
 
-    def hide(self, point: Point) -> None:
-        """Take it that a part of what a point's pod received did not pass the node's end of its link."""
-        if not point.hides:
-            point.hides = True
-            self._show(point)
-
     def sights(self, uids: Sequence[str]) -> Sights:
         """What agents told of these pods."""
         return Sights.of([self._of(uid) for uid in uids])

@@ -129,8 +129,7 @@ class HalfSeen:
     def _half(self, found: _Entries, booked: Booked, pod: _Pod, sent: Numbers) -> None:
         """Book one pod's window."""
         point = pod.point
-        if pod.hidden.rx_packets:
-            self.points.hide(point)
+        point.hides |= pod.hidden.rx_packets > 0
         before, all_ = point.left, plus(point.left, pod.hidden)
         taken = self._from_senders(found, booked, pod, sent, all_ if point.hides else None)
         if not point.hides:

@@ -91,8 +91,7 @@ class Point:
     @property
     def covered(self) -> Coverage:
         """How much of its pod's traffic it sees, as far as anybody knows."""
-        covered = self.measured or self.coverage
-        return Coverage.EGRESS_ONLY if self.hides and covered is Coverage.FULL else covered
+        return self.measured or self.coverage
 
 
 @dataclass(frozen=True, slots=True)

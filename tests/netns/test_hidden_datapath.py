@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -27,7 +26,6 @@ from tests.support.hidden_datapath import (
     WEB,
     World,
     counters,
-    handing_over,
     world,
 )
 from tests.support.netns import Namespace
@@ -215,29 +213,6 @@ def test_who_may_not_ask_takes_what_was_sent_on_the_node_and_says_egress_only(pl
             ]
 
     inside(place.node, scenario)
-
-
-def test_a_pod_that_is_hidden_from_one_other_only_is_not_said_to_be_seen_whole() -> None:
-    async def scenario(one_way: World) -> None:
-        # What web sends to it goes past the node's end, all else does not.
-        with handing_over(one_way.node, "web0", {API: "api0", API6: "api0"}):
-            async with watching("ebpf") as one:
-                since = Since(one_way)
-                for _ in range(4):
-                    talk(one_way, rounds=1)
-                    await one.flush()
-                await exact(one, since, "web", "api", "open0")
-                coverage = {row.identity.pod: row.identity.coverage for row in one.totals.rows.by_number.values()}
-                assert coverage == {"web": "full", "api": "egress-only", "open0": "full"}
-                unseen = {entry.interface: entry.sums.unseen for entry in one.node.interfaces}
-                assert unseen["api0"].rx_bytes > 4 * MEGABYTE
-                assert unseen["web0"].rx_bytes == unseen["open0"].rx_bytes == 0
-                assert exchanged(one, "api", "web", "seen-at-sender")[2:] == exchanged(one, "web", "api")[:2]
-                cluster = counted_once(one)
-                assert cluster[:2] == [sum(row(one, pod)[at] for pod in ("web", "api", "open0")) for at in (0, 1)]
-
-    with world(hidden=False) as one_way:
-        inside(one_way.node, partial(scenario, one_way))
 
 
 NOT_ALLOWED = """
