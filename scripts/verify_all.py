@@ -26,7 +26,6 @@ VERBS: Final = (
     "shards",
     "cluster",
     "rig",
-    "cluster-matrix",
     "torture",
     "chaos",
     "fuzz",
