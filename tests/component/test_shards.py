@@ -29,6 +29,7 @@ async def test_a_byte_between_two_shards_counts_once(redis: Any, aggregators: Ag
     start(aggregators)
     await until(lambda: all_own(redis), "all have begun")
     two = Two(redis)
+    await two.greet()
     for size in (1000, 20_000, 300_000):
         await two.talk(size)
     await settled(two)

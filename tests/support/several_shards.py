@@ -34,6 +34,16 @@ class Two:
         await self._tell("node-b", DB, flow(1, "10.1.0.2", rx=size, local="10.2.0.2"))
         self.sent += size + size // 10
 
+    async def greet(self) -> None:
+        """Both agents tell of their interfaces, and the ledger knows them: of who was never heard nobody waits for reports."""
+        for node, point in (("node-a", WEB), ("node-b", DB)):
+            await self._tell(node, point)
+        names = [f"sights:{agent.boot}" for agent in self.agents.values()]
+        await until(lambda: self._known(names), "the ledger knows both interfaces")
+
+    async def _known(self, names: list[str]) -> bool:
+        return None not in await self.redis.hmget(Keys(keys.LEDGER).totals, names)
+
     async def applied(self) -> bool:
         """Whether all that was told is in the totals of its shard."""
         found = [
