@@ -1,4 +1,4 @@
-"""Containers that are killed, frozen, restarted and cut off while others talk: afterwards every byte is told."""
+"""Containers that are killed, frozen, restarted and cut off while others talk: afterwards every byte is told. The last to use the rig."""
 
 from __future__ import annotations
 
